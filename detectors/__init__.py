@@ -1,0 +1,1 @@
+"""Drift, outlier and adversarial detectors."""

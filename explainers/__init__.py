@@ -1,0 +1,1 @@
+"""Explanations of single predictions: attributions, anchors, reasons; and the service that answers for them."""

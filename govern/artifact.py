@@ -1,0 +1,135 @@
+"""Artifact folders: what a fitted detector or explainer is on disk. JSON, npz and skops; never pickle.
+
+An artifact is a folder with `artifact.json` (the manifest: format version, which class, parameters, schema, and
+the SHA-256 of every other file) beside its data files. Reading checks all of it before any data file is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from govern.errors import ArtifactError
+
+FORMAT_VERSION: Final = 1
+MANIFEST: Final = "artifact.json"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of `artifact.json`.
+
+    Attributes:
+        format_version: of this layout, kept apart from the package's version.
+        group: the entry point group, `govern.detectors` or `govern.explainers`.
+        name: the entry point that reads it.
+        state_version: of the data files of that class.
+        params: constructor parameters, JSON values.
+        schema: the feature schema, as built-in values.
+        reference_digest: `Frame.digest` of what it was fitted on.
+        files: file name -> SHA-256, hex.
+    """
+
+    format_version: int
+    group: str
+    name: str
+    state_version: int
+    params: dict[str, Any]
+    schema: dict[str, Any]
+    reference_digest: str
+    files: dict[str, str]
+    extra: dict[str, Any] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of the manifest; it covers every data file through `files`."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """Write an artifact folder, whole or not at all, and return the manifest with the files' digests.
+
+    An artifact already at `path` is replaced.
+    """
+    sealed = msgspec.structs.replace(
+        manifest, files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+        (scratch / MANIFEST).write_text(
+            json.dumps(msgspec.to_builtins(sealed), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        scratch.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(scratch, path)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise ArtifactError(
+            f"artifact {path} cannot be written", why=str(error), fix="free space or choose another folder"
+        ) from error
+    return sealed
+
+
+def read(path: Path, *, group: str) -> tuple[Manifest, dict[str, bytes]]:
+    """Read and check an artifact folder.
+
+    Raises:
+        ArtifactError: no such folder, not an artifact of this group, another format version, a missing or
+            additional file, or a file whose digest differs from the manifest's.
+    """
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"artifact {path} cannot be read",
+            why=str(error),
+            fix="fit it with `govern fit`, or correct the path",
+        ) from error
+    try:
+        raw = json.loads(text)
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"artifact {path}: format_version is {version!r}",
+                why=f"this release of govern reads version {FORMAT_VERSION}",
+                fix="fit it again with this release",
+            )
+        manifest = msgspec.convert(raw, Manifest)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ArtifactError(
+            f"artifact {path}: {MANIFEST} is damaged", why=str(error), fix="fit it again with `govern fit`"
+        ) from error
+    if manifest.group != group:
+        raise ArtifactError(
+            f"artifact {path} belongs to {manifest.group}",
+            why=f"one of {group} is needed here",
+            fix="name the right artifact",
+        )
+    found = {entry.name for entry in path.iterdir() if entry.name != MANIFEST}
+    if found != set(manifest.files):
+        raise ArtifactError(
+            f"artifact {path}: files differ from the manifest: {sorted(found ^ set(manifest.files))}",
+            why="a file is missing or was added after fitting",
+            fix="restore the folder or fit it again",
+        )
+    files = {name: (path / name).read_bytes() for name in manifest.files}
+    for name, data in files.items():
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != manifest.files[name]:
+            raise ArtifactError(
+                f"artifact {path}: {name} has the wrong digest",
+                why=f"the manifest says sha256 {manifest.files[name]}, the file has {digest}",
+                fix="the file was changed after fitting: restore it, or fit the artifact again",
+            )
+    return manifest, files

@@ -1,0 +1,67 @@
+"""Names, keys and settings of the topics (one set per namespace)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from govern.bus.protocol import TopicSpec
+
+Stream = Literal[
+    "inferences",
+    "verdicts",
+    "explanations",
+    "explain-requests",
+    "feedback",
+    "access",
+    "config",
+    "dead-letter",
+    "checkpoints",
+    "positions",
+]
+
+#: A week: long enough to replay after an incident, bounded on disk. The audit store keeps what must last.
+RETENTION_MS: Final = 7 * 24 * 3600 * 1000
+
+#: Everything that the audit log records.
+AUDITED: Final[tuple[Stream, ...]] = (
+    "inferences",
+    "verdicts",
+    "explanations",
+    "feedback",
+    "access",
+    "config",
+    "dead-letter",
+)
+
+
+def topic(namespace: str, stream: Stream) -> str:
+    return f"govern.{namespace}.{stream}"
+
+
+def key(namespace: str, service: str, model: str, lane: int = 0) -> bytes:
+    """The partitioning key: one lane of one model is one ordered stream."""
+    return f"{namespace}/{service}/{model}#{lane}".encode()
+
+
+def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
+    """All topics of a namespace.
+
+    `inferences` and `checkpoints` have the same number of partitions: the state of inference partition p is kept
+    in checkpoint partition p. `positions` (the shippers' places in their spools) has one.
+    """
+
+    def log(stream: Stream, count: int) -> TopicSpec:
+        return TopicSpec(name=topic(namespace, stream), partitions=count, retention_ms=RETENTION_MS)
+
+    return (
+        log("inferences", partitions),
+        log("verdicts", 1),
+        log("explanations", 1),
+        log("explain-requests", partitions),
+        log("feedback", 1),
+        log("access", 1),
+        log("config", 1),
+        log("dead-letter", 1),
+        TopicSpec(name=topic(namespace, "checkpoints"), partitions=partitions, compacted=True),
+        TopicSpec(name=topic(namespace, "positions"), partitions=1, compacted=True),
+    )

@@ -1,0 +1,33 @@
+"""A bus from its URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from govern.bus.protocol import Bus
+from govern.errors import ConfigError
+
+
+def open_bus(url: str, *, client_id: str = "govern") -> Bus:
+    """The bus that a URL names: `kafka://host:port[,host:port...]` or `embedded:///absolute/file.db`.
+
+    The connection is made when the bus is entered.
+
+    Raises:
+        ConfigError: the URL names neither.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "kafka" and parts.netloc:
+        from govern.bus.kafka import KafkaBus
+
+        return KafkaBus(parts.netloc, client_id=client_id)
+    if parts.scheme == "embedded" and parts.path.startswith("/"):
+        from govern.bus.embedded import EmbeddedBus
+
+        return EmbeddedBus(Path(parts.path))
+    raise ConfigError(
+        f"bus URL {url!r}",
+        why="it is neither kafka://host:port nor embedded:///absolute/file.db",
+        fix="set GOVERN_BUS (or --bus) to one of the two forms",
+    )

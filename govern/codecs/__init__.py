@@ -1,0 +1,1 @@
+"""Bytes to tensors, tensors to frames, records to bus messages."""

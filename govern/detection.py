@@ -1,0 +1,108 @@
+"""The seam between the kernel and detectors: the kernel knows this Protocol, never a detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from govern.frame import Frame
+from govern.record import FeatureResult, Kind
+from govern.schema import FeatureSchema
+
+
+@dataclass(frozen=True, slots=True)
+class WindowScores:
+    """What a drift detector says of one window.
+
+    Attributes:
+        alarm: whether the window drifted.
+        features: per feature statistic, p-value, effect size, threshold after correction, n.
+        statistic, p_value: of the window as a whole; NaN where only features are judged.
+        threshold: on the p-value.
+        correction: "bonferroni", "fdr" or "none".
+    """
+
+    alarm: bool
+    features: tuple[FeatureResult, ...] = ()
+    statistic: float = float("nan")
+    p_value: float = float("nan")
+    threshold: float = float("nan")
+    correction: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceScores:
+    """What an outlier or adversarial detector says of each row.
+
+    Attributes:
+        scores: (n,) float64, higher is stranger.
+        flagged: (n,) bool, scores > threshold.
+        threshold: on the score.
+    """
+
+    scores: npt.NDArray[np.float64]
+    flagged: npt.NDArray[np.bool_]
+    threshold: float
+
+
+Scores = WindowScores | InstanceScores
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A fitted or fittable detector. Implementations are found by the entry point group `govern.detectors`.
+
+    Scoring is a pure function of the fitted state and the frame: the same window gives the same scores, bit for
+    bit, in any process. The constructor takes keyword parameters only and stores them.
+    """
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def method(self) -> str:
+        """The entry point's name: `ks`, `tabular`, `alibi_detect.KSDrift` ..."""
+        ...
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """Of the reference it was fitted on."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of the fitted state."""
+        ...
+
+    @property
+    def reference_digest(self) -> str:
+        """`Frame.digest` of the reference."""
+        ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def min_instances(self) -> int:
+        """The fewest rows that `score` accepts."""
+        ...
+
+    @property
+    def needs_outputs(self) -> tuple[str, ...]:
+        """Names of the model outputs that `score` reads from `Frame.outputs`."""
+        ...
+
+    def fit(self, reference: Frame) -> Self: ...
+
+    def score(self, window: Frame) -> Scores: ...
+
+    def save(self, path: Path) -> None:
+        """Write an artifact folder (see `govern.artifact`)."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path) -> Self: ...

@@ -1,0 +1,1 @@
+"""Capture: take a copy of every inference without touching the caller's result."""

@@ -1,0 +1,1 @@
+"""Pipeline graphs: their specification, validation and topology."""

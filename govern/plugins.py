@@ -1,0 +1,39 @@
+"""Detectors and explainers by name, through entry points: the kernel imports none of them."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from govern.errors import ConfigError, MissingExtra
+
+DETECTORS: Final = "govern.detectors"
+EXPLAINERS: Final = "govern.explainers"
+
+
+def names(group: str) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in entry_points(group=group)))
+
+
+def load(group: str, name: str) -> Any:
+    """The class registered as `name`.
+
+    Raises:
+        ConfigError: no such name in the group.
+        MissingExtra: its module needs an optional dependency that is absent.
+    """
+    found: EntryPoint | None = next(iter(entry_points(group=group, name=name)), None)
+    if found is None:
+        raise ConfigError(
+            f"{group}: {name!r} is not known",
+            why=f"registered are {', '.join(names(group)) or 'none'}",
+            fix="correct the name, or install the package that provides it",
+        )
+    try:
+        return found.load()
+    except ModuleNotFoundError as error:
+        root = (error.name or "").split(".")[0]
+        extra = {"alibi": "alibi", "alibi_detect": "alibi", "shap": "explain"}.get(root)
+        if extra is None:
+            raise
+        raise MissingExtra(extra, needed_by=f"{group}: {name}") from error

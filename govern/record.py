@@ -1,0 +1,331 @@
+"""The records that travel: values in memory, protobuf (`record.proto`) on the wire.
+
+Every class mirrors the message of the same name in `record.proto`, where the fields are documented.
+Defaults equal protobuf's, so an absent field and a default one are the same thing.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from govern import record_pb2
+from govern.errors import BadInput
+
+SCHEMA_VERSION: Final = 1
+
+Kind = Literal["drift", "outlier", "adversarial"]
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    content_type: str = ""
+    content_encoding: str = ""
+    body: bytes = b""
+    body_ref: str = ""
+    size: int = 0
+    sha256: str = ""
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    rate: float = 0.0
+    strategy: str = ""
+
+
+class Redaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    path: str = ""
+    action: str = ""
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    agent: str = ""
+    pod: str = ""
+    seq: int = 0
+    dropped_before: int = 0
+
+
+class Inference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    request_id: str = ""
+    traceparent: str = ""
+    namespace: str = ""
+    service: str = ""
+    model: str = ""
+    revision: str = ""
+    endpoint: str = ""
+    protocol: str = ""
+    t_request: int = 0
+    t_response: int = 0
+    status_code: int = 0
+    request: Payload = Payload()
+    response: Payload = Payload()
+    error: str = ""
+    sampling: Sampling = Sampling()
+    truncated: tuple[str, ...] = ()
+    redactions: tuple[Redaction, ...] = ()
+    principal_hash: str = ""
+    synthetic: bool = False
+    capture: Capture = Capture()
+    path: str = ""
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    topic: str = ""
+    partition: int = 0
+    first_offset: int = 0
+    last_offset: int = 0
+    first_row: int = 0
+    last_row: int = 0
+    n_instances: int = 0
+    completeness: float = 0.0
+    t_first: int = 0
+    t_last: int = 0
+    closed_by: str = ""
+
+
+class FeatureResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    feature: str = ""
+    statistic_name: str = ""
+    statistic: float = 0.0
+    p_value: float = 0.0
+    effect_size: float = 0.0
+    effect_size_name: str = ""
+    threshold: float = 0.0
+    n: int = 0
+    is_drift: bool = False
+
+
+class InstanceResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    instance_id: str = ""
+    request_id: str = ""
+    score: float = 0.0
+    flagged: bool = False
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    service: str = ""
+    model: str = ""
+    revision: str = ""
+    endpoint: str = ""
+    pipeline: str = ""
+    step: str = ""
+    kind: str = ""
+    method: str = ""
+    alarm: bool = False
+    statistic: float = 0.0
+    p_value: float = 0.0
+    threshold: float = 0.0
+    correction: str = ""
+    features: tuple[FeatureResult, ...] = ()
+    instances: tuple[InstanceResult, ...] = ()
+    window: Window = Window()
+    detector_digest: str = ""
+    reference_digest: str = ""
+    seed: int = 0
+    t_verdict: int = 0
+    traceparent: str = ""
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    feature: str = ""
+    value: str = ""
+    contribution: float = 0.0
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    feature: str = ""
+    text: str = ""
+    contribution: float = 0.0
+
+
+class AnchorRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    predicates: tuple[str, ...] = ()
+    precision: float = 0.0
+    precision_lower: float = 0.0
+    coverage: float = 0.0
+    n_samples: int = 0
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    service: str = ""
+    model: str = ""
+    revision: str = ""
+    endpoint: str = ""
+    instance_id: str = ""
+    request_id: str = ""
+    pipeline: str = ""
+    step: str = ""
+    method: str = ""
+    output_name: str = ""
+    output_unit: str = ""
+    prediction: float = 0.0
+    base_value: float = 0.0
+    attributions: tuple[Attribution, ...] = ()
+    anchor: AnchorRule = AnchorRule()
+    reasons: tuple[Reason, ...] = ()
+    fidelity: float = 0.0
+    error_bound: float = 0.0
+    model_digest: str = ""
+    background_digest: str = ""
+    seed: int = 0
+    t_created: int = 0
+    status: str = ""
+    error: str = ""
+    traceparent: str = ""
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    service: str = ""
+    model: str = ""
+    request_id: str = ""
+    instance_id: str = ""
+    label: str = ""
+    reward: float = 0.0
+    t_feedback: int = 0
+
+
+class ConfigChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    subject: str = ""
+    action: str = ""
+    digest: str = ""
+    actor: str = ""
+    t_change: int = 0
+    detail: str = ""
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    actor: str = ""
+    role: str = ""
+    action: str = ""
+    subject: str = ""
+    t_access: int = 0
+    purpose: str = ""
+
+
+class ExplainRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    service: str = ""
+    model: str = ""
+    revision: str = ""
+    endpoint: str = ""
+    explainer: str = ""
+    instance_id: str = ""
+    request_id: str = ""
+    pipeline: str = ""
+    step: str = ""
+    inputs_json: str = ""
+    deadline_s: float = 0.0
+    actor: str = ""
+    t_created: int = 0
+    traceparent: str = ""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    schema_version: int = 0
+    id: str = ""
+    namespace: str = ""
+    source_topic: str = ""
+    source_partition: int = 0
+    source_offset: int = 0
+    pipeline: str = ""
+    step: str = ""
+    code: str = ""
+    what: str = ""
+    why: str = ""
+    fix: str = ""
+    key: bytes = b""
+    value: bytes = b""
+    headers: dict[str, bytes] = {}
+    t_failed: int = 0
+
+
+Record = Inference | Verdict | Explanation | Feedback | ConfigChange | Access | ExplainRequest | DeadLetter
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+def encode(record: Record) -> bytes:
+    """The protobuf wire form of a record (message of the same name in `record.proto`)."""
+    fields = msgspec.to_builtins(record, builtin_types=(bytes,))
+    message = getattr(record_pb2, type(record).__name__)(**fields)
+    return typing.cast(bytes, message.SerializeToString())
+
+
+def decode(kind: type[R], data: bytes) -> R:
+    """Read a record of class `kind` from its protobuf wire form.
+
+    Raises:
+        BadInput: the bytes are no such message, or of a newer schema version than this code knows.
+    """
+    message = getattr(record_pb2, kind.__name__)()
+    try:
+        message.ParseFromString(data)
+    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError class differs by backend
+        raise BadInput(
+            f"record of type {kind.__name__} cannot be read",
+            why=f"{len(data)} bytes are no protobuf message of that type: {error}",
+            fix="send messages of govern/record.proto; see the header ce_type",
+        ) from error
+    if message.schema_version > SCHEMA_VERSION:
+        raise BadInput(
+            f"{kind.__name__}.schema_version is {message.schema_version}",
+            why=f"this release reads record versions up to {SCHEMA_VERSION}",
+            fix="upgrade the consumers before the producers",
+        )
+    return _from_message(kind, message)
+
+
+_plans: dict[type, tuple[tuple[str, str, type], ...]] = {}
+
+
+def _plan(kind: type) -> tuple[tuple[str, str, type], ...]:
+    plan = _plans.get(kind)
+    if plan is None:
+        steps: list[tuple[str, str, type]] = []
+        for name, hint in typing.get_type_hints(kind).items():
+            if get_origin(hint) is tuple:
+                item = get_args(hint)[0]
+                nested = isinstance(item, type) and issubclass(item, msgspec.Struct)
+                steps.append((name, "structs" if nested else "scalars", item))
+            elif get_origin(hint) is dict:
+                steps.append((name, "map", dict))
+            elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+                steps.append((name, "struct", hint))
+            else:
+                steps.append((name, "scalar", object))
+        plan = _plans[kind] = tuple(steps)
+    return plan
+
+
+def _from_message(kind: type[R], message: Any) -> R:
+    values: dict[str, Any] = {}
+    for name, shape, item in _plan(kind):
+        value = getattr(message, name)
+        if shape == "struct":
+            value = _from_message(item, value)
+        elif shape == "structs":
+            value = tuple([_from_message(item, one) for one in value])
+        elif shape == "scalars":
+            value = tuple(value)
+        elif shape == "map":
+            value = dict(value)
+        values[name] = value
+    return kind(**values)
