@@ -93,9 +93,7 @@ class Frame:
         ]
         return cls(
             schema=first.schema,
-            columns=tuple(
-                np.concatenate([frame.columns[i] for frame in frames]) for i in range(len(first.columns))
-            ),
+            columns=tuple(np.concatenate([frame.columns[i] for frame in frames]) for i in range(len(first.columns))),
             instance_ids=tuple(one for frame in frames for one in frame.instance_ids),
             unseen=unseen,
             outputs={name: np.concatenate([frame.outputs[name] for frame in frames]) for name in shared},
@@ -125,9 +123,7 @@ class Frame:
         state = hashlib.sha256(self.schema.digest.encode())
         for column in self.columns:
             state.update(
-                repr(column.tolist()).encode()
-                if column.dtype == object
-                else np.ascontiguousarray(column).tobytes()
+                repr(column.tolist()).encode() if column.dtype == object else np.ascontiguousarray(column).tobytes()
             )
         for name in sorted(self.unseen):
             state.update(repr((name, sorted(self.unseen[name].items()))).encode())

@@ -278,7 +278,7 @@ def decode(kind: type[R], data: bytes) -> R:
     message = getattr(record_pb2, kind.__name__)()
     try:
         message.ParseFromString(data)
-    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError class differs by backend
+    except Exception as error:  # protobuf's DecodeError class differs by backend
         raise BadInput(
             f"record of type {kind.__name__} cannot be read",
             why=f"{len(data)} bytes are no protobuf message of that type: {error}",

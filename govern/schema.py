@@ -52,9 +52,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         return self.labels.get(category, category)
 
 
-class FeatureSchema(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
+class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The ordered features of one model's input."""
 
     format_version: int
@@ -133,7 +131,5 @@ class FeatureSchema(
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise BadInput(
-                f"schema file {path} cannot be read", why=str(error), fix="name an existing file"
-            ) from error
+            raise BadInput(f"schema file {path} cannot be read", why=str(error), fix="name an existing file") from error
         return cls.from_yaml(text, origin=str(path))

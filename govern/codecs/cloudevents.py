@@ -38,9 +38,7 @@ _TIMES: Final = (
 CONTENT_TYPE: Final = "application/protobuf"
 
 
-def to_message(
-    record: records.Record, *, source: str, lane: int = 0, partition: int | None = None
-) -> Outgoing:
+def to_message(record: records.Record, *, source: str, lane: int = 0, partition: int | None = None) -> Outgoing:
     """The bus message of a record.
 
     Args:
@@ -49,9 +47,7 @@ def to_message(
         partition: set to pin the message to a partition instead of choosing it by key.
     """
     t_ns = next((int(getattr(record, name)) for name in _TIMES if hasattr(record, name)), 0)
-    when = (
-        datetime.fromtimestamp(t_ns / 1e9, tz=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    )
+    when = datetime.fromtimestamp(t_ns / 1e9, tz=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", record.id.encode()),
@@ -77,9 +73,7 @@ def from_message(message: Message) -> records.Record:
     Raises:
         BadInput: no `ce_type` header, one that is not govern's, or a value that is not that record.
     """
-    kind_name = next(
-        (value.decode("utf-8", "replace") for name, value in message.headers if name == "ce_type"), ""
-    )
+    kind_name = next((value.decode("utf-8", "replace") for name, value in message.headers if name == "ce_type"), "")
     kind = _CLASSES.get(kind_name)
     if kind is None or message.value is None:
         raise BadInput(
