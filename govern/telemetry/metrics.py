@@ -1,0 +1,100 @@
+"""Every Prometheus metric of govern, declared once: name, unit, help, labels.
+
+All metrics carry the same labels, in the same order; one that does not apply is the empty string. So any two
+series join on all of them, and a dashboard variable works on every panel.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LABELS: Final = ("namespace", "service", "model", "revision", "endpoint", "pipeline", "step")
+FEATURE_LABELS: Final = (*LABELS, "feature")
+
+#: Request latencies of models: 1 ms to 10 s.
+_LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Background work, from one event to its result: 10 ms to 10 min (a window by time may wait that long).
+_WORK_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+
+
+def labels(
+    *,
+    namespace: str = "",
+    service: str = "",
+    model: str = "",
+    revision: str = "",
+    endpoint: str = "",
+    pipeline: str = "",
+    step: str = "",
+) -> tuple[str, ...]:
+    """Label values in the order of `LABELS`."""
+    return (namespace, service, model, revision, endpoint, pipeline, step)
+
+
+class Metrics:
+    """The instruments, registered in one registry. Hand it to whatever emits."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
+        def counter(name: str, help_: str, names: tuple[str, ...] = LABELS) -> Counter:
+            return Counter(name, help_, names, registry=registry)
+
+        def gauge(name: str, help_: str, names: tuple[str, ...] = LABELS) -> Gauge:
+            return Gauge(name, help_, names, registry=registry)
+
+        def histogram(name: str, help_: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, help_, LABELS, buckets=buckets, registry=registry)
+
+        self.capture_seen = counter("govern_capture_seen", "Inferences that passed a capture agent.")
+        self.capture_captured = counter("govern_capture_captured", "Inferences written to the spool.")
+        self.capture_sampled_out = counter("govern_capture_sampled_out", "Inferences left out by sampling.")
+        self.capture_dropped = counter("govern_capture_dropped", "Inferences lost because the spool was full.")
+        self.capture_shipped = counter("govern_capture_shipped", "Inferences published to the bus.")
+        self.spool_bytes = gauge("govern_spool_bytes", "Bytes that the spool holds, in memory and on disk.")
+        self.spool_pending = gauge("govern_spool_pending_records", "Captured inferences not yet on the bus.")
+
+        self.inferences = counter("govern_inferences", "Inferences that a pipeline read.")
+        self.inference_errors = counter("govern_inference_errors", "Inferences with status >= 400 or no response.")
+        self.inference_duration = histogram(
+            "govern_inference_duration_seconds", "Time the model took to answer.", _LATENCY_BUCKETS_S
+        )
+        self.instances = counter("govern_instances", "Instances (rows) that a step judged.")
+        self.verdicts = counter("govern_verdicts", "Verdicts published.")
+        self.alarms = counter("govern_alarms", "Verdicts with an alarm.")
+        self.flagged = counter("govern_flagged_instances", "Instances flagged by an outlier or adversarial step.")
+        self.instance_score_max = gauge("govern_instance_score_max", "Highest score in the newest window.")
+        self.instance_score_threshold = gauge("govern_instance_score_threshold", "Score above which a row is flagged.")
+        self.drift_detected = gauge("govern_drift_detected", "1 while the newest window of the step drifted, else 0.")
+        self.drift_feature_detected = gauge(
+            "govern_drift_feature_detected", "1 while the feature drifted in the newest window.", FEATURE_LABELS
+        )
+        self.drift_p_value = gauge("govern_drift_p_value", "p-value in the newest window.", FEATURE_LABELS)
+        self.drift_threshold = gauge("govern_drift_threshold", "p-value below which it is drift.", FEATURE_LABELS)
+        self.drift_statistic = gauge("govern_drift_statistic", "Test statistic in the newest window.", FEATURE_LABELS)
+        self.drift_effect_size = gauge("govern_drift_effect_size", "Effect size in the newest window.", FEATURE_LABELS)
+        self.window_instances = gauge("govern_window_instances", "Instances in the newest closed window.")
+        self.window_completeness = gauge("govern_window_completeness_ratio", "Completeness of the newest window.")
+        self.verdict_freshness = histogram(
+            "govern_verdict_freshness_seconds", "From a window's last response to its verdict.", _WORK_BUCKETS_S
+        )
+        self.dead_letters = counter("govern_dead_letters", "Records sent to the dead-letter topic.")
+        self.consumer_lag = gauge("govern_consumer_lag_records", "Records between the position and the end.")
+
+        self.explanations = counter("govern_explanations", "Explanations published.")
+        self.explanation_failures = counter("govern_explanation_failures", "Explanations that failed.")
+        self.explanation_duration = histogram(
+            "govern_explanation_duration_seconds", "Time to compute an explanation.", _WORK_BUCKETS_S
+        )
+
+        self.audit_entries = counter("govern_audit_entries", "Entries appended to the audit log.")
+        self.audit_tree_size = gauge("govern_audit_tree_size", "Leaves in the audit log's Merkle tree.")
+        self.audit_checkpoint_time = gauge(
+            "govern_audit_checkpoint_timestamp_seconds", "When the newest checkpoint was signed, Unix time."
+        )
+        self.audit_append_duration = histogram(
+            "govern_audit_append_duration_seconds", "Time to append one batch.", _WORK_BUCKETS_S
+        )
+        self.audit_reads = counter("govern_audit_reads", "Reads of the audit log, each logged as an entry.")
