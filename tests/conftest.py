@@ -1,0 +1,68 @@
+"""Fixtures that every test may ask for: real services, fresh URLs, names that nobody else uses."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.kafka import Kafka
+from tests.services.postgres import Postgres
+from tests.services.prometheus import Prometheus
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A broker that the tests of a session share. A test that kills it starts its own: `with Kafka() as kafka`."""
+    with Kafka() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def kafka_url(kafka: Kafka) -> str:
+    return kafka.url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as service:
+        yield service
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A fresh, empty database."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def prometheus() -> Iterator[Callable[..., Prometheus]]:
+    """`prometheus(config_text, files={...})` starts a server that is stopped after the test."""
+    with contextlib.ExitStack() as started:
+
+        def start(config: str, **options: dict[str, str]) -> Prometheus:
+            return started.enter_context(Prometheus(config, files=options.get("files")))
+
+        yield start
+
+
+@pytest.fixture
+def embedded_url(tmp_path: Path) -> str:
+    return f"embedded://{tmp_path / 'bus.db'}"
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def bus_url(request: pytest.FixtureRequest) -> str:
+    """Each kind of bus in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def unique() -> str:
+    """A namespace (or topic prefix) of this test alone, so that tests can share a broker."""
+    return f"t{uuid.uuid4().hex[:12]}"
