@@ -1,0 +1,93 @@
+# Every task of the project. Each target creates what it needs; `make help` lists them.
+# Needs: make, Python 3.11 or 3.12 with venv and pip. Tests need the programs that `make system` names.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' && echo $$p && break; done)
+PIP := -m pip --disable-pip-version-check
+ROWS ?=
+DEMO_FLAGS ?= $(if $(ROWS),--rows $(ROWS))
+PYTEST_FLAGS ?=
+
+.PHONY: help
+help: ## List the tasks.
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/.ready ## The main job on real data, on this machine alone (ROWS=n for more; Ctrl-C ends it).
+	.venv/bin/govern demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: system lint test-numpy2 test-alibi ## Everything CI runs: lint, types, imports, and all tests in both environments.
+
+.PHONY: test-numpy2
+test-numpy2: .venv/.ready ## All tests that need no alibi, on numpy 2.
+	.venv/bin/python -m pytest -m "not alibi" $(PYTEST_FLAGS)
+
+.PHONY: test-alibi
+test-alibi: .venv-alibi/.ready ## The numerical tests on numpy 1.26, with alibi and alibi-detect as oracles.
+	.venv-alibi/bin/python -m pytest -m "not e2e and not browser and not prometheus" $(PYTEST_FLAGS)
+
+.PHONY: e2e
+e2e: system .venv/.ready ## Only the whole-system runs.
+	.venv/bin/python -m pytest -m e2e $(PYTEST_FLAGS)
+
+.PHONY: lint
+lint: .venv/.ready ## Style, types, import contracts.
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: format
+format: .venv/.ready ## Format the code and mend what ruff can.
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.PHONY: bench
+bench: system .venv/.ready .venv-alibi/.ready ## The benchmarks; each prints a table with ratios.
+	for file in tests/bench/*.py; do echo "== $$file"; .venv-alibi/bin/python $$file; done
+
+.PHONY: system
+system: ## Name the system packages that the tests need and this machine lacks.
+	@$(if $(PYTHON),$(PYTHON),python3) tests/services/system.py
+
+.PHONY: proto
+proto: .venv/.ready ## Generate govern/record_pb2.py from govern/record.proto.
+	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. govern/record.proto
+
+.PHONY: dashboards
+dashboards: .venv/.ready ## Generate the Grafana dashboards and Prometheus rules.
+	.venv/bin/python -m dashboards.build
+
+EXTRAS := --extra mirror --extra explain --extra audit --extra dev
+.PHONY: lock
+lock: .venv/.ready ## Pin the two environments again from pyproject.toml.
+	.venv/bin/python $(PIP) install --quiet uv
+	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) -o locks/numpy2.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) --extra alibi -o locks/alibi.txt
+
+.PHONY: clean
+clean: ## Remove environments and caches.
+	rm -rf .venv .venv-alibi .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.ready: locks/numpy2.txt pyproject.toml
+	$(call environment,.venv,locks/numpy2.txt)
+
+.venv-alibi/.ready: locks/alibi.txt pyproject.toml
+	$(call environment,.venv-alibi,locks/alibi.txt)
+
+define environment
+@if [ -z "$(PYTHON)" ]; then \
+	echo "govern needs Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv python3-pip)" >&2; exit 1; fi
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo "the module venv is missing (Debian: apt-get install python3-venv)" >&2; exit 1; }
+@echo "== $(1): $$($(PYTHON) --version), $$(grep -c == $(2)) packages"
+@[ -x $(1)/bin/python ] || $(PYTHON) -m venv $(1)
+@$(1)/bin/python $(PIP) install --progress-bar on -r $(2) | grep --line-buffered -vE '^(Requirement already|  Using cached|Using cached|Installing collected)' || test $${PIPESTATUS[0]} -eq 0
+@$(1)/bin/python $(PIP) install --quiet --no-deps --editable .
+@touch $@
+endef
