@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.services.kafka import Kafka
+from tests.services.otlp import OtlpReceiver
 from tests.services.postgres import Postgres
 from tests.services.prometheus import Prometheus
 
@@ -48,6 +49,13 @@ def prometheus() -> Iterator[Callable[..., Prometheus]]:
             return started.enter_context(Prometheus(config, files=options.get("files")))
 
         yield start
+
+
+@pytest.fixture
+def otlp_receiver() -> Iterator[OtlpReceiver]:
+    """An OpenTelemetry Collector; `.endpoint` takes OTLP over HTTP, `.spans()` is what arrived."""
+    with OtlpReceiver() as service:
+        yield service
 
 
 @pytest.fixture
