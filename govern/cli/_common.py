@@ -1,0 +1,93 @@
+"""What the command modules share: options, running async work, errors on three lines."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+
+from govern.errors import GovernError
+from govern.telemetry.http import serve_metrics
+from govern.telemetry.logging import configure
+from govern.telemetry.metrics import Metrics
+from govern.telemetry.tracing import tracer_provider
+
+BusOption = Annotated[
+    str,
+    typer.Option("--bus", envvar="GOVERN_BUS", help="kafka://host:port or embedded:///absolute/file.db"),
+]
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", envvar="GOVERN_NAMESPACE", help="Tenant.")]
+OtlpOption = Annotated[
+    str | None,
+    typer.Option("--otlp", envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="OTLP/HTTP collector, http://host:4318"),
+]
+MetricsPortOption = Annotated[
+    int, typer.Option("--metrics-port", envvar="GOVERN_METRICS_PORT", help="Port of /metrics; 0 = none.")
+]
+
+#: The shell's convention for a command that was used wrongly or given bad input.
+EXIT_BAD_INPUT: Final = 2
+EXIT_FAILURE: Final = 1
+
+
+def fail(error: GovernError) -> NoReturn:
+    """Print the error on three lines (what, why, fix) to stderr and exit."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(error.what, markup=False, style="bold")
+    console.print("[yellow]  why:[/] ", end="")
+    console.print(error.why, markup=False)
+    console.print("[green]  fix:[/] ", end="")
+    console.print(error.fix, markup=False)
+    raise SystemExit(EXIT_BAD_INPUT if 400 <= error.http_status < 500 else EXIT_FAILURE)
+
+
+def telemetry(
+    stack: ExitStack, service: str, registry: CollectorRegistry, metrics_port: int, otlp: str | None
+) -> tuple[Metrics, TracerProvider]:
+    """The process's metrics (served until the stack unwinds when a port is given), traces and logs."""
+    configure(level="INFO", json=not sys.stderr.isatty())
+    metrics = Metrics(registry)
+    provider = tracer_provider(service, endpoint=otlp)
+    stack.callback(provider.shutdown)
+    if metrics_port:
+        stack.enter_context(serve_metrics(registry, host="127.0.0.1", port=metrics_port))
+    return metrics, provider
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run async work to its end. Ctrl-C and SIGTERM cancel it, and it winds down as it sees fit."""
+
+    async def guarded() -> None:
+        task = asyncio.ensure_future(main)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+
+    asyncio.run(guarded())
+
+
+def run_until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run `serve(stop)`; SIGINT and SIGTERM set `stop`, and it is expected to finish what it began and return."""
+
+    async def guarded() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, stop.set)
+        await serve(stop)
+
+    asyncio.run(guarded())

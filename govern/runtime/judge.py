@@ -1,0 +1,127 @@
+"""From a closed window to a verdict. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec.structs import replace
+
+from govern import record as records
+from govern.detection import Detector, InstanceScores, WindowScores
+from govern.ids import derived_id
+from govern.record import InstanceResult, Verdict
+from govern.runtime.windows import ClosedWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a verdict is about: one revision and endpoint of a model, watched by a step, on one partition."""
+
+    namespace: str
+    service: str
+    model: str
+    revision: str
+    endpoint: str
+    pipeline: str
+    step: str
+    topic: str
+    partition: int
+
+
+def window_record(window: ClosedWindow, stream: Stream) -> records.Window:
+    rows = window.rows
+    return records.Window(
+        topic=stream.topic,
+        partition=stream.partition,
+        first_offset=int(rows.offsets[0]),
+        last_offset=int(rows.offsets[-1]),
+        first_row=int(rows.positions[0]),
+        last_row=int(rows.positions[-1]),
+        n_instances=len(rows),
+        completeness=window.completeness,
+        t_first=int(rows.times.min()),
+        t_last=int(rows.times.max()),
+        closed_by=window.closed_by,
+    )
+
+
+def verdict_id(where: records.Window, stream: Stream, detector_digest: str) -> str:
+    """The same for the same rows judged by the same detector, whoever judges them and how often."""
+    return derived_id(
+        "verdict",
+        stream.namespace,
+        stream.pipeline,
+        stream.step,
+        stream.revision,
+        stream.endpoint,
+        where.topic,
+        where.partition,
+        where.first_offset,
+        where.first_row,
+        where.last_offset,
+        where.last_row,
+        detector_digest,
+    )
+
+
+def judge(window: ClosedWindow, stream: Stream, detector: Detector) -> Verdict:
+    """Score the window and say what was found.
+
+    Whatever the detector raises, this raises.
+    """
+    rows = window.rows
+    where = window_record(window, stream)
+    scores = detector.score(rows.frame)
+    verdict = Verdict(
+        schema_version=records.SCHEMA_VERSION,
+        id=verdict_id(where, stream, detector.digest),
+        namespace=stream.namespace,
+        service=stream.service,
+        model=stream.model,
+        revision=stream.revision,
+        endpoint=stream.endpoint,
+        pipeline=stream.pipeline,
+        step=stream.step,
+        kind=detector.kind,
+        method=detector.method,
+        window=where,
+        detector_digest=detector.digest,
+        reference_digest=detector.reference_digest,
+        seed=detector.seed,
+        t_verdict=where.t_last,
+        traceparent=rows.traceparents[-1],
+    )
+    return _with_scores(verdict, scores, window)
+
+
+def _with_scores(verdict: Verdict, scores: WindowScores | InstanceScores, window: ClosedWindow) -> Verdict:
+    if isinstance(scores, WindowScores):
+        return replace(
+            verdict,
+            alarm=scores.alarm,
+            statistic=scores.statistic,
+            p_value=scores.p_value,
+            threshold=scores.threshold,
+            correction=scores.correction,
+            features=scores.features,
+        )
+    rows = window.rows
+    return replace(
+        verdict,
+        alarm=bool(np.any(scores.flagged)),
+        statistic=float(np.max(scores.scores)),
+        p_value=float("nan"),
+        threshold=scores.threshold,
+        correction="none",
+        instances=tuple(
+            InstanceResult(instance_id=instance_id, request_id=request_id, score=score, flagged=flagged)
+            for instance_id, request_id, score, flagged in zip(
+                rows.frame.instance_ids,
+                rows.request_ids,
+                scores.scores.tolist(),
+                scores.flagged.tolist(),
+                strict=True,
+            )
+        ),
+    )
