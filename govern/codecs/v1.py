@@ -1,0 +1,106 @@
+"""TensorFlow Serving / KServe V1 JSON: requests and responses without datatypes.
+
+https://www.tensorflow.org/tfx/serving/api_rest#predict_api and
+https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol. Row form: `instances` /
+`predictions`, a list with one value, list or object for each row. Columnar form: `inputs` / `outputs`, an object
+of name -> list, or one list. Values carry no datatype: it is inferred (`arrays.inferred`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from govern.codecs.arrays import flatten, inferred, shape_of, shaped, typed
+from govern.codecs.json_body import parse
+from govern.codecs.tensor import Tensor
+from govern.errors import DecodeError
+
+_REQUEST: Final = ("instances", "inputs")
+_RESPONSE: Final = ("predictions", "outputs")
+
+
+def decode_request(body: bytes) -> list[Tensor]:
+    """Read a predict request. Rows without names give one tensor `instances` or `inputs` of shape (n, ...).
+
+    An object row that lacks a key of the other rows has a missing value there.
+
+    Raises:
+        DecodeError: no JSON, neither form, no rows, ragged rows, an object inside a row.
+    """
+    return _decode(body, _REQUEST, what="V1 request")
+
+
+def decode_response(body: bytes) -> list[Tensor]:
+    """Read a predict response; raises as `decode_request` does."""
+    return _decode(body, _RESPONSE, what="V1 response")
+
+
+def _decode(body: bytes, keys: tuple[str, str], *, what: str) -> list[Tensor]:
+    document = parse(body, dict[str, object], what=what)
+    rows, columns = keys
+    if (rows in document) == (columns in document):
+        raise DecodeError(
+            f"{what}: fields",
+            why=f"it has {'both' if rows in document else 'neither'} `{rows}` and `{columns}`"
+            if rows in document
+            else f"it has neither `{rows}` nor `{columns}`",
+            fix=f"send rows as `{rows}`, or columns as `{columns}`",
+        )
+    key = rows if rows in document else columns
+    value = document[key]
+    if key == columns and isinstance(value, dict):
+        if not value:
+            raise DecodeError(f"{what}: `{key}` is empty", why="it names no column", fix="send at least one")
+        return [_tensor(name, _list(column, f"`{key}.{name}`", what), what) for name, column in value.items()]
+    items = _list(value, f"`{key}`", what)
+    if key == rows and any(isinstance(item, dict) for item in items):
+        return _from_objects(items, key, what)
+    return [_tensor(key, items, what)]
+
+
+def _from_objects(items: list[object], key: str, what: str) -> list[Tensor]:
+    names: dict[str, None] = {}
+    rows: list[dict[str, object]] = []
+    for position, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise DecodeError(
+                f"{what}: `{key}[{position}]` is no object",
+                why="other rows of the same request are objects",
+                fix="send all rows in one form",
+            )
+        rows.append(item)
+        names.update(dict.fromkeys(item))
+    if not names:
+        raise DecodeError(f"{what}: `{key}` has no values", why="its rows are empty objects", fix="send the features")
+    return [_tensor(name, [row.get(name) for row in rows], what) for name in names]
+
+
+def _tensor(name: str, items: list[object], what: str) -> Tensor:
+    where = f"{what}, {name!r}"
+    shape = shape_of(items, where=where)
+    flat = flatten(items, len(shape))
+    for position, value in enumerate(flat):
+        if isinstance(value, (dict, list)):
+            raise DecodeError(
+                f"{where}, element {position} is {'an object' if isinstance(value, dict) else 'a list'}",
+                why="rows hold numbers, text, booleans, null, and lists of equal length of these",
+                fix='flatten the row; binary values ({"b64": ...}) are not read by this release',
+            )
+    datatype = inferred(flat)
+    if datatype != "MIXED":
+        return Tensor(name, datatype, shaped(typed(flat, datatype, where=where), shape, where=where))
+    array = np.empty(len(flat), dtype=object)
+    array[:] = flat
+    return Tensor(name, datatype, shaped(array, shape, where=where))
+
+
+def _list(value: object, where: str, what: str) -> list[object]:
+    if not isinstance(value, list) or not value:
+        raise DecodeError(
+            f"{what}: {where}",
+            why="it is empty" if value == [] else "it is no list",
+            fix="send a list with one item for each row",
+        )
+    return value
