@@ -81,7 +81,7 @@ def _listen(host: str, port: int, application: WSGIApplication) -> WSGIServer:
         raise Unavailable(
             f"metrics port {port} on {host} cannot be used",
             why="another process listens on it" if taken else str(error),
-            fix="stop that process or choose another port with --metrics-port (0 takes a free one)"
+            fix="stop that process or choose another port with --metrics-port"
             if taken
             else "choose an address of this machine and a port that this user may open",
         ) from error

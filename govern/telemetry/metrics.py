@@ -98,3 +98,23 @@ class Metrics:
             "govern_audit_append_duration_seconds", "Time to append one batch.", _WORK_BUCKETS_S
         )
         self.audit_reads = counter("govern_audit_reads", "Reads of the audit log, each logged as an entry.")
+
+    def forget_windows(self) -> None:
+        """Take back what describes newest windows, because this process no longer judges them.
+
+        A worker calls it when partitions are taken from it: a gauge that stayed behind would say "drifted" for ever
+        beside the newer word of the worker that judges the windows now.
+        """
+        for newest in (
+            self.drift_detected,
+            self.drift_feature_detected,
+            self.drift_p_value,
+            self.drift_threshold,
+            self.drift_statistic,
+            self.drift_effect_size,
+            self.instance_score_max,
+            self.instance_score_threshold,
+            self.window_instances,
+            self.window_completeness,
+        ):
+            newest.clear()

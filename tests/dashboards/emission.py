@@ -1,0 +1,77 @@
+"""Instruments filled as the processes of a small installation in trouble would fill them."""
+
+from __future__ import annotations
+
+import time
+
+from govern.telemetry.metrics import Metrics, labels
+from govern.telemetry.tracing import exemplar
+
+NAMESPACE, SERVICE, MODEL, PIPELINE = "bank", "income", "income-model", "income-watch"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+#: Older than what the rule of a stalled writer forgives.
+CHECKPOINT_AGE_S = 900
+
+
+def emit(metrics: Metrics) -> None:
+    """Emit one round of everything; counters grow with each call."""
+    _mirror(metrics)
+    _worker(metrics)
+    _explainer(metrics)
+    _audit(metrics)
+
+
+def _mirror(metrics: Metrics) -> None:
+    names = labels(namespace=NAMESPACE, service=SERVICE)
+    metrics.capture_seen.labels(*names).inc(100)
+    metrics.capture_captured.labels(*names).inc(80)
+    metrics.capture_sampled_out.labels(*names).inc(18)
+    metrics.capture_dropped.labels(*names).inc(2)
+    metrics.capture_shipped.labels(*names).inc(80)
+    metrics.spool_bytes.labels(*names).set(4096)
+    metrics.spool_pending.labels(*names).set(3)
+
+
+def _worker(metrics: Metrics) -> None:
+    model = {"namespace": NAMESPACE, "service": SERVICE, "model": MODEL, "revision": "1", "endpoint": "default"}
+    read = labels(**model, pipeline=PIPELINE)
+    metrics.inferences.labels(*read).inc(80)
+    metrics.inference_duration.labels(*read).observe(0.02, exemplar(TRACEPARENT))
+    metrics.consumer_lag.labels(*labels(namespace=NAMESPACE, step="worker")).set(12)
+    metrics.dead_letters.labels(*labels(namespace=NAMESPACE, pipeline=PIPELINE, step="drift")).inc()
+
+    drift = labels(**model, pipeline=PIPELINE, step="drift")
+    outlier = labels(**model, pipeline=PIPELINE, step="outlier")
+    for step in (drift, outlier):
+        metrics.verdicts.labels(*step).inc()
+        metrics.alarms.labels(*step).inc()
+        metrics.instances.labels(*step).inc(80)
+        metrics.window_instances.labels(*step).set(80)
+        metrics.window_completeness.labels(*step).set(0.98)
+        metrics.verdict_freshness.labels(*step).observe(0.4, exemplar(TRACEPARENT))
+    metrics.drift_detected.labels(*drift).set(1)
+    for feature, p_value in {"AGEP": 0.0, "SEX": 0.7}.items():
+        metrics.drift_feature_detected.labels(*drift, feature).set(int(p_value < 0.025))
+        metrics.drift_p_value.labels(*drift, feature).set(p_value)
+        metrics.drift_threshold.labels(*drift, feature).set(0.025)
+        metrics.drift_statistic.labels(*drift, feature).set(0.3)
+        metrics.drift_effect_size.labels(*drift, feature).set(0.2)
+    metrics.flagged.labels(*outlier).inc(3)
+    metrics.instance_score_max.labels(*outlier).set(0.9)
+    metrics.instance_score_threshold.labels(*outlier).set(0.6)
+
+
+def _explainer(metrics: Metrics) -> None:
+    names = labels(namespace=NAMESPACE, service=SERVICE, model=MODEL, step="shap")
+    metrics.explanations.labels(*names).inc(4)
+    metrics.explanation_failures.labels(*names).inc(2)
+    metrics.explanation_duration.labels(*names).observe(0.8, exemplar(TRACEPARENT))
+
+
+def _audit(metrics: Metrics) -> None:
+    names = labels(namespace=NAMESPACE)
+    metrics.audit_entries.labels(*names).inc(85)
+    metrics.audit_tree_size.labels(*names).inc(85)
+    metrics.audit_checkpoint_time.labels(*names).set(time.time() - CHECKPOINT_AGE_S)
+    metrics.audit_append_duration.labels(*names).observe(0.01)
+    metrics.audit_reads.labels(*names).inc()
