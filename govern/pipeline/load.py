@@ -1,0 +1,162 @@
+"""Pipeline files: read, checked whole, and turned to `Pipeline` models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from govern.artifact import MANIFEST
+from govern.errors import BadInput
+from govern.pipeline import spec as models
+from govern.pipeline.check import Kinds, check
+from govern.pipeline.document import Document, read
+from govern.pipeline.errors import PipelineError, Problem, Where, suggest
+from govern.pipeline.references import detector_kind
+from govern.pipeline.spec import API_VERSION, Pipeline
+from govern.schema import FeatureSchema
+
+#: Keys of Seldon Core v2's Pipeline that this release does not run, and what to do without them.
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    "allowCycles": "remove it, and write the graph without cycles",
+    "maxStepRevisits": "remove it, and write the graph without cycles",
+    "dataflow": "remove it; topics are managed with `govern topics`",
+    "input": "remove it; the stream that the pipeline reads is named in `source`",
+    "inputsJoinType": "remove it; a step's inputs come from one inference and need no join",
+    "joinWindowMs": "remove it; a step's inputs come from one inference and need no join",
+    "stepsJoin": "remove it; each step's verdicts are published on their own",
+    "triggersJoinType": "remove it; an explainer runs when any of its triggers fires",
+    "tensorMap": "remove it, and name the features in the schema as the model's tensors are named",
+    "rolling": "remove it; windows are tumbling",
+    "passEmptyResponses": "remove it; an empty result never travels",
+}
+
+#: Where the models of a document are, to know which keys were possible: index positions are written as 0.
+_MODELS: Final[dict[Where, type[BaseModel]]] = {
+    (): models.Pipeline,
+    ("metadata",): models.Metadata,
+    ("spec",): models.PipelineSpec,
+    ("spec", "source"): models.Source,
+    ("spec", "output"): models.Output,
+    ("spec", "steps", 0): models.Step,
+    ("spec", "steps", 0, "batch"): models.Batch,
+    ("spec", "steps", 0, "detector"): models.DetectorSpec,
+    ("spec", "steps", 0, "explainer"): models.ExplainerSpec,
+    ("spec", "steps", 0, "model"): models.ModelSpec,
+}
+
+
+def load_pipelines(
+    path: Path, *, schema: bool = True, artifacts: bool = False, kinds: Kinds = detector_kind
+) -> list[Pipeline]:
+    """Read every pipeline of a YAML file (documents are separated by `---`).
+
+    Args:
+        schema: check that the schema files exist and can be read (not yet so before the first `govern fit`).
+        artifacts: check that the artifact folders exist.
+        kinds: detector type -> kind; raises `GovernError` for a type that cannot be used.
+
+    Raises:
+        ConfigError: the file cannot be read or is empty.
+        PipelineError: it is wrong; `problems` holds all that was found in all its documents.
+    """
+    problems: list[Problem] = []
+    pipelines: list[Pipeline] = []
+    for document in read(path):
+        pipeline, found = _load(document, kinds)
+        problems.extend(found)
+        if pipeline is None:
+            continue
+        problems.extend(_files(document, pipeline, schema=schema, artifacts=artifacts))
+        if any(pipeline.name == other.name for other in pipelines):
+            why = "another document of this file has the same name"
+            problems.append(
+                document.problem(("metadata", "name"), f"pipeline {pipeline.name!r} comes twice", why, "rename one")
+            )
+        pipelines.append(pipeline)
+    if problems:
+        raise PipelineError(path, problems)
+    return pipelines
+
+
+def _load(document: Document, kinds: Kinds) -> tuple[Pipeline | None, list[Problem]]:
+    foreign = _foreign(document)
+    if foreign is not None:
+        return None, [foreign]
+    problems = check(document, kinds)
+    try:
+        return Pipeline.model_validate(document.value), problems
+    except ValidationError as error:
+        # What the checks of the graph say of a place is nearer to the point than what the model says of it.
+        told = {problem.field for problem in problems}
+        shape = [_shape(document, dict(one)) for one in error.errors(include_url=False)]
+        return None, problems + [problem for problem in shape if problem.field not in told]
+
+
+def _foreign(document: Document) -> Problem | None:
+    value = document.value
+    if not isinstance(value, dict):
+        return document.problem(
+            (), "no pipeline", "the document is no mapping", f"begin with apiVersion: {API_VERSION}"
+        )
+    given = (value.get("apiVersion"), value.get("kind"))
+    if given == (API_VERSION, "Pipeline"):
+        return None
+    where = ("apiVersion",) if given[0] != API_VERSION else ("kind",)
+    why = f"apiVersion and kind are {given[0]} and {given[1]}"
+    if str(given[0]).startswith("mlops.seldon.io/"):
+        why += "; importing Seldon's manifests is not supported by this release"
+    return document.problem(where, "no pipeline of govern", why, f"write apiVersion: {API_VERSION}, kind: Pipeline")
+
+
+def _shape(document: Document, error: dict[str, Any]) -> Problem:
+    # The last parts of a location may name the member of a union, which is no place in the file.
+    where: Where = tuple(error["loc"])
+    while where and where not in document.places and where[:-1] not in document.places:
+        where = where[:-1]
+    key = str(where[-1]) if where else ""
+    shown = repr(error.get("input"))
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    match error["type"]:
+        case "extra_forbidden" if key in UNSUPPORTED:
+            why = "not supported by this release"
+            return document.problem(where, f"key {key!r}", why, UNSUPPORTED[key], at_key=True)
+        case "extra_forbidden":
+            known = _keys(where[:-1])
+            why = f"{'.'.join(str(part) for part in where[:-1]) or 'a pipeline'} has no such key"
+            return document.problem(where, f"unknown key {key!r}", why, suggest(key, known, "keys are"), at_key=True)
+        case "missing":
+            return document.problem(where, "it is missing", f"`{key}` has no default", f"add `{key}:`")
+        case "string_pattern_mismatch":
+            why = "a name is up to 63 lower-case letters, digits and dashes, and begins and ends without a dash"
+            return document.problem(where, f"name {shown}", why, "rename it")
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return document.problem(where, f"it is {shown}", "a mapping is needed here", "write key: value lines")
+        case "tuple_type":
+            return document.problem(where, f"it is {shown}", "a list is needed here", "write `- item` lines, or [item]")
+    return document.problem(where, f"it is {shown}", str(error["msg"]), "correct the value")
+
+
+def _keys(where: Where) -> list[str]:
+    model = _MODELS.get(tuple(0 if isinstance(part, int) else part for part in where))
+    return [] if model is None else [one.alias or name for name, one in model.model_fields.items()]
+
+
+def _files(document: Document, pipeline: Pipeline, *, schema: bool, artifacts: bool) -> list[Problem]:
+    folder = document.file.parent
+    problems: list[Problem] = []
+    if schema:
+        try:
+            FeatureSchema.load(folder / pipeline.spec.schema_path)
+        except BadInput as error:
+            problems.append(document.problem(("spec", "schema"), error.what, error.why, error.fix))
+    if artifacts:
+        for position, step in enumerate(pipeline.spec.steps):
+            if step.detector is not None and not (folder / step.detector.artifact / MANIFEST).is_file():
+                where = ("spec", "steps", position, "detector", "artifact")
+                why = f"{folder / step.detector.artifact} holds no {MANIFEST}"
+                fix = f"fit it: govern fit --pipeline {document.file}"
+                problems.append(document.problem(where, "artifact is missing", why, fix))
+    return problems

@@ -1,0 +1,143 @@
+"""The plan: a pipeline's steps in the order in which data passes them, with every default filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Final, Literal
+
+from govern.errors import NotFound
+from govern.pipeline.check import Kinds
+from govern.pipeline.references import Reference, detector_kind, parse
+from govern.pipeline.spec import DetectorSpec, ExplainerSpec, Pipeline, Source, Step
+from govern.record import Kind
+
+StepKind = Literal["drift", "outlier", "adversarial", "explainer", "model"]
+
+#: A drift test compares distributions: a thousand rows see a shift of a tenth of a standard deviation.
+DRIFT_SIZE: Final = 1000
+#: A quiet model still gets a drift verdict each minute.
+DRIFT_WINDOW_MS: Final = 60_000
+#: Rows are judged one by one, so a window is only there to spread the cost of a call and of a commit.
+INSTANCE_SIZE: Final = 100
+#: How late the verdict on a single row may be.
+INSTANCE_WINDOW_MS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step that is ready to run.
+
+    Attributes:
+        kind: the detector's kind, "explainer" or "model".
+        needs_outputs: output tensors of the model that its inputs name.
+        batch_size: instances that close a window (detectors; 0 for others).
+        window_ms: age that closes a window (detectors; 0 for others).
+        after: steps whose results it reads.
+        triggers: (step, tensor), any of which starts an explainer.
+    """
+
+    name: str
+    kind: StepKind
+    detector: DetectorSpec | None
+    explainer: ExplainerSpec | None
+    needs_outputs: tuple[str, ...]
+    batch_size: int
+    window_ms: int
+    after: tuple[str, ...]
+    triggers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker runs.
+
+    Attributes:
+        schema_path: relative to the pipeline file, as are the artifacts.
+        steps: each after all that it reads from.
+        outputs: names of the detector steps whose verdicts are the pipeline's result.
+        digest: SHA-256, hex, over the pipeline's content and the artifact digests that were supplied.
+    """
+
+    name: str
+    namespace: str
+    source: Source
+    schema_path: str
+    steps: tuple[PlannedStep, ...]
+    outputs: tuple[str, ...]
+    digest: str
+
+    def step(self, name: str) -> PlannedStep:
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise NotFound(
+            f"pipeline {self.name!r} has no step {name!r}",
+            why=f"it has {', '.join(step.name for step in self.steps)}",
+            fix="correct the name",
+        )
+
+
+def plan(
+    pipeline: Pipeline, *, artifact_digests: Mapping[str, str] | None = None, kinds: Kinds = detector_kind
+) -> Plan:
+    """Order and complete the steps of a pipeline that `load_pipelines` has checked.
+
+    Args:
+        artifact_digests: step name -> digest of its fitted artifact, to be part of the plan's digest.
+
+    Raises:
+        GovernError: what `kinds` raises for a detector type that cannot be used.
+    """
+    steps = {step.name: _planned(step, pipeline.name, kinds) for step in pipeline.spec.steps}
+    order = TopologicalSorter({name: step.after for name, step in steps.items()}).static_order()
+    ordered = tuple(steps[name] for name in order)
+    output = pipeline.spec.output
+    return Plan(
+        name=pipeline.name,
+        namespace=pipeline.namespace,
+        source=pipeline.spec.source,
+        schema_path=pipeline.spec.schema_path,
+        steps=ordered,
+        outputs=tuple(one.name for one in ordered if one.detector is not None) if output is None else output.steps,
+        digest=_digest(pipeline, artifact_digests or {}),
+    )
+
+
+def _planned(step: Step, pipeline: str, kinds: Kinds) -> PlannedStep:
+    inputs = _resolved(step.inputs, pipeline)
+    triggers = _resolved(step.triggers, pipeline)
+    kind, size, window_ms = _window(step, kinds)
+    return PlannedStep(
+        name=step.name,
+        kind=kind,
+        detector=step.detector,
+        explainer=step.explainer,
+        needs_outputs=tuple(one.tensor for one in inputs if one.tensor),
+        batch_size=size,
+        window_ms=window_ms,
+        after=tuple(dict.fromkeys(one.node for one in (*inputs, *triggers))),
+        triggers=tuple((one.node, one.tensor) for one in triggers),
+    )
+
+
+def _resolved(texts: tuple[str, ...], pipeline: str) -> list[Reference]:
+    references = (parse(text) for text in texts)
+    return [one for one in references if one is not None and one.node != pipeline]
+
+
+def _window(step: Step, kinds: Kinds) -> tuple[StepKind, int, int]:
+    if step.detector is None:
+        return ("explainer" if step.explainer is not None else "model"), 0, 0
+    kind: Kind = kinds(step.detector.type)
+    size, window_ms = (DRIFT_SIZE, DRIFT_WINDOW_MS) if kind == "drift" else (INSTANCE_SIZE, INSTANCE_WINDOW_MS)
+    return kind, step.batch.size or size, step.batch.window_ms or window_ms
+
+
+def _digest(pipeline: Pipeline, artifact_digests: Mapping[str, str]) -> str:
+    content = {"pipeline": pipeline.canonical(), "artifacts": dict(artifact_digests)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
