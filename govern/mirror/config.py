@@ -1,0 +1,248 @@
+"""Configuration of capture: one YAML file, environment variables, command-line flags; the later wins.
+
+A field `name` is `name:` in the file, `GOVERN_MIRROR_NAME` in the environment (`GOVERN_BUS` and `GOVERN_NAMESPACE`
+are shared with the other commands), `--name` on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from govern.errors import ConfigError
+from govern.mirror.folder import default_spool_dir
+from govern.mirror.segment import HEADER_BYTES, frame_bytes
+
+#: What a record takes beside its two bodies: ids, path and content types, each of bounded length, and field names.
+RECORD_OVERHEAD_BYTES: Final = 16 * 1024
+
+_SHARED_ENV: Final = {"bus": "GOVERN_BUS", "namespace": "GOVERN_NAMESPACE"}
+_LISTS: Final = frozenset({"request_id_headers"})
+
+
+class Rule(BaseModel):
+    """Which requests are inferences. A request is captured when its method and its whole path match."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(description="Regular expression over the path; groups named model and version are taken over.")
+    protocol: str = Field(default="unknown", description="v1, v2, seldon-v1, openai ... as the record names it.")
+    method: str = Field(default="POST", description="HTTP method.")
+
+    @field_validator("path")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return value
+
+
+#: KServe V1 (predict, explain) and Open Inference Protocol V2 (infer, with or without a version).
+DEFAULT_RULES: Final = (
+    Rule(path=r"/v1/models/(?P<model>[^/:]+):(predict|explain)", protocol="v1"),
+    Rule(path=r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/infer", protocol="v2"),
+)
+
+
+class MirrorConfig(BaseModel):
+    """All that the proxy, the middleware and the shipper of one pod need to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str = Field(default="0.0.0.0:8080", description="host:port on which the proxy accepts requests.")
+    upstream: str = Field(default="http://127.0.0.1:8000", description="http://host:port of the model server.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Longest wait for a connection to the upstream.")
+    upstream_idle_s: float = Field(
+        default=4.0,
+        gt=0,
+        description="How long an unused upstream connection is kept. Less than the server's own limit (uvicorn: 5 s), "
+        "so that a request never meets a connection that the server is closing.",
+    )
+    drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: longest wait for requests under way.")
+
+    namespace: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Names the topics.")
+    service: str = Field(default="model", min_length=1, max_length=253, description="The inference service.")
+    model: str = Field(default="", max_length=253, description="The model; empty = as the request's path names it.")
+    revision: str = Field(default="", max_length=253, description="Its revision; empty = the path's version.")
+    endpoint: Literal["default", "canary", "shadow"] = Field(default="default", description="Which share of traffic.")
+    pod: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253, description="The pod's name.")
+
+    rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, description="Which requests are inferences.")
+    request_id_headers: tuple[str, ...] = Field(
+        default=("x-request-id", "ce-id", "seldon-puid"),
+        description="Headers that carry the caller's request id; the first one present counts.",
+    )
+    sampling_rate: float = Field(
+        default=1.0, ge=0, le=1, description="Share of requests to capture, decided by a hash of the request id."
+    )
+    body_bytes: int = Field(
+        default=448 * 1024,
+        ge=0,
+        description="Longest prefix of each body to capture. Two of them must fit into one message of the bus.",
+    )
+
+    spool_dir: Path = Field(default_factory=default_spool_dir, description="Folder of the spool, on tmpfs.")
+    segment_bytes: int = Field(default=4 * 1024 * 1024, description="Size of one segment of the spool.")
+    spool_bytes: int = Field(default=128 * 1024 * 1024, description="What the spool may take in memory.")
+    disk_dir: Path | None = Field(default=None, description="Where sealed segments go while the bus is away.")
+    disk_bytes: int = Field(default=2 * 1024 * 1024 * 1024, ge=0, description="What they may take there.")
+
+    bus: str = Field(default="", description="kafka://host:port or embedded:///file.db; needed by the shipper only.")
+    message_bytes: int = Field(
+        default=1_000_000, gt=0, description="Longest message that the bus takes (Kafka's default: 1,048,576)."
+    )
+    metrics_listen: str = Field(default="127.0.0.1:9464", description="host:port of the shipper's metrics.")
+
+    @field_validator("listen", "metrics_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("upstream")
+    @classmethod
+    def _upstream(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise ValueError("give http://host:port, without a path")
+        _ = parts.port
+        return value
+
+    @field_validator("request_id_headers")
+    @classmethod
+    def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.lower() for name in value)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        record = 2 * self.body_bytes + RECORD_OVERHEAD_BYTES
+        if record > self.message_bytes:
+            raise ValueError(
+                f"body_bytes: two bodies of {self.body_bytes} bytes make a record of {record}, but message_bytes is "
+                f"{self.message_bytes}; lower body_bytes, or raise message_bytes with the broker's message.max.bytes"
+            )
+        segment = HEADER_BYTES + frame_bytes(record)
+        if segment > self.segment_bytes:
+            raise ValueError(f"segment_bytes: one record may need {segment} bytes; raise it to at least that")
+        if self.spool_bytes < 4 * self.segment_bytes:
+            raise ValueError(
+                f"spool_bytes: give at least {4 * self.segment_bytes}, four segments: one being written, two ready "
+                "behind it, one being shipped"
+            )
+        return self
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        return split_address(self.listen)
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        return split_address(self.metrics_listen)
+
+    @property
+    def upstream_address(self) -> tuple[str, int]:
+        parts = urlsplit(self.upstream)
+        return parts.hostname or "", parts.port or 80
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """host and port of `host:port` or `[v6]:port`."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError("give host:port, the port being 0 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def load(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> MirrorConfig:
+    """Read the configuration once, at the edge.
+
+    Args:
+        path: the YAML file, if there is one.
+        flags: values from the command line; None stands for a flag that was not given.
+
+    Raises:
+        ConfigError: naming the source (file and line, variable or flag), the field and what to give instead.
+    """
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    if path is not None:
+        values, lines = _read_yaml(path)
+        sources = {name: f"{path}:{line}: {name}" for name, line in lines.items()}
+    for name in MirrorConfig.model_fields:
+        variable = next(
+            (key for key in (f"GOVERN_MIRROR_{name.upper()}", _SHARED_ENV.get(name, "")) if key in environ), None
+        )
+        if variable is not None:
+            text = environ[variable]
+            values[name] = [item.strip() for item in text.split(",")] if name in _LISTS else text
+            sources[name] = f"environment variable {variable}"
+        if flags is not None and flags.get(name) is not None:
+            values[name] = flags[name]
+            sources[name] = f"--{name.replace('_', '-')}"
+    if isinstance(values.get("rules"), str):
+        values["rules"] = yaml.safe_load(str(values["rules"]))
+    try:
+        return MirrorConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, sources) from error
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, object], dict[str, int]]:
+    """The file's values, and the line of each top-level field."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(
+            f"configuration file {path}",
+            why=f"it cannot be read: {error.strerror}",
+            fix="name an existing file with --config",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"configuration file {path}", why=f"it is no YAML: {error}", fix="mend the line that is named"
+        ) from error
+    if values is None:
+        return {}, {}
+    if not isinstance(values, dict) or not isinstance(tree, yaml.MappingNode):
+        raise ConfigError(
+            f"configuration file {path}",
+            why=f"it holds a {type(values).__name__}, not fields",
+            fix="write one `field: value` a line",
+        )
+    return values, {str(key.value): key.start_mark.line + 1 for key, _ in tree.value}
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["loc"]:
+        field = ".".join(str(part) for part in first["loc"])
+        top = str(first["loc"][0])
+    else:  # a rule about several fields: its message begins with the field's name
+        top, _, message = message.partition(": ")
+        field = top
+    known = MirrorConfig.model_fields.get(top)
+    return ConfigError(
+        sources.get(top, field) if field == top else f"{sources.get(top, top)} ({field})",
+        why=message,
+        fix=(known.description or "see the field's description")
+        if known
+        else f"use one of: {', '.join(sorted(MirrorConfig.model_fields))}",
+    )

@@ -1,0 +1,102 @@
+"""The HTTP proxy sidecar: it listens in the model server's stead, relays, and records every inference."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from govern.errors import Unavailable
+from govern.mirror.config import MirrorConfig
+from govern.mirror.http1 import ClientConnection
+from govern.mirror.recorder import Recorder
+from govern.mirror.upstream import UpstreamPool
+
+_log: Final = logging.getLogger(__name__)
+
+#: Connections that may wait to be accepted: a burst of clients after a restart.
+_BACKLOG: Final = 2048
+
+
+class Proxy:
+    """Serves one upstream until told to stop.
+
+    Args:
+        recorder: where inferences are recorded; it stays the caller's to close, after `serve` returned.
+    """
+
+    def __init__(self, config: MirrorConfig, recorder: Recorder) -> None:
+        self._config = config
+        self._recorder = recorder
+        self._clients: set[ClientConnection] = set()
+        self._gone = asyncio.Event()
+
+    async def serve(self, stop: asyncio.Event, *, started: Callable[[int], None] = lambda _port: None) -> None:
+        """Listen and relay until `stop` is set, then let the requests under way end within `drain_s`.
+
+        Args:
+            started: called with the port once connections are accepted.
+
+        Raises:
+            Unavailable: the address cannot be listened on.
+        """
+        host, port = self._config.upstream_address
+        pool = UpstreamPool(
+            host, port, connect_timeout_s=self._config.connect_timeout_s, idle_s=self._config.upstream_idle_s
+        )
+        listening = self._bind()
+        async with asyncio.TaskGroup() as tasks:
+            spawn: Callable[[Coroutine[object, object, None]], object] = tasks.create_task
+
+            def accept() -> ClientConnection:
+                return ClientConnection(
+                    self._recorder, pool, spawn=spawn, clients=self._clients, on_gone=self._gone.set
+                )
+
+            server = await asyncio.get_running_loop().create_server(accept, sock=listening, backlog=_BACKLOG)
+            sweeper = tasks.create_task(pool.close_stale())
+            try:
+                started(listening.getsockname()[1])
+                await stop.wait()
+            finally:
+                server.close()
+                await self._drain()
+                sweeper.cancel()
+                pool.close()
+
+    def _bind(self) -> socket.socket:
+        host, port = self._config.listen_address
+        try:
+            return socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+            )
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            raise Unavailable(
+                f"cannot listen on {self._config.listen}",
+                why="another process listens on that port" if taken else str(error),
+                fix="stop that process, or choose another port with --listen (port 0 takes a free one)"
+                if taken
+                else "choose an address of this machine, and a port that this user may open, with --listen",
+            ) from error
+
+    async def _drain(self) -> None:
+        for client in list(self._clients):
+            client.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_s):
+                await self._all_gone()
+                return
+        _log.warning("%d connections were cut after drain_s = %s", len(self._clients), self._config.drain_s)
+        for client in list(self._clients):
+            client.transport.abort()
+        await self._all_gone()
+
+    async def _all_gone(self) -> None:
+        while self._clients:
+            self._gone.clear()
+            await self._gone.wait()
