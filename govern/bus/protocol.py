@@ -84,12 +84,59 @@ class Fenced(BusError):
     code = "fenced"
     retriable = False
 
+    @classmethod
+    def holder(cls, name: str) -> Self:
+        return cls(
+            f"transactional id {name}",
+            why="another holder has taken it over",
+            fix="drop the work in hand: its new holder does it again from the last commit",
+        )
+
+    @classmethod
+    def member(cls, group: str) -> Self:
+        return cls(
+            f"commit of group {group}",
+            why="the partition has been given to another member meanwhile",
+            fix="poll again: the call tells what this member has lost",
+        )
+
+
+class UnknownTopic(BusError):
+    """There is no such topic or partition."""
+
+    code = "unknown-topic"
+    http_status = 404
+    retriable = False
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        return cls(f"topic {name}", why="the bus has no such topic or partition", fix="create it with ensure_topics")
+
+
+class MessageTooLarge(BusError):
+    """A message is larger than the bus takes."""
+
+    code = "message-too-large"
+    http_status = 413
+    retriable = False
+
 
 class TopicMismatch(BusError):
     """A topic exists with other settings than the ones needed (partitions, compaction)."""
 
     code = "topic-mismatch"
     retriable = False
+
+    @classmethod
+    def between(cls, wanted: TopicSpec, *, partitions: int, compacted: bool) -> Self:
+        def described(count: int, compact: bool) -> str:
+            return f"{count} partition{'s' * (count != 1)}, {'compacted' if compact else 'deleted by age'}"
+
+        return cls(
+            f"topic {wanted.name}",
+            why=f"it has {described(partitions, compacted)}; needed: {described(wanted.partitions, wanted.compacted)}",
+            fix="alter the topic, or use another namespace",
+        )
 
 
 class Transaction(Protocol):
@@ -139,7 +186,11 @@ class Subscription(Protocol):
         ...
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Commit outside a transaction (for consumers whose effects live elsewhere, such as a database)."""
+        """Commit outside a transaction (for consumers whose effects live elsewhere, such as a database).
+
+        Raises:
+            Fenced: a partition belongs to another member by now; the next poll calls `on_revoked` for it.
+        """
         ...
 
     async def lag(self) -> Mapping[Partition, int]:
@@ -174,7 +225,7 @@ class Bus(Protocol):
         """How many partitions the topic has.
 
         Raises:
-            BusError: there is no such topic (not retriable).
+            UnknownTopic: there is no such topic.
         """
         ...
 
