@@ -13,7 +13,7 @@ from govern.errors import BadInput
 from govern.pipeline import spec as models
 from govern.pipeline.check import Kinds, check
 from govern.pipeline.document import Document, read
-from govern.pipeline.errors import PipelineError, Problem, Where, suggest
+from govern.pipeline.errors import PipelineError, Problem, Where, field, suggest
 from govern.pipeline.references import detector_kind
 from govern.pipeline.spec import API_VERSION, Pipeline
 from govern.schema import FeatureSchema
@@ -90,9 +90,12 @@ def _load(document: Document, kinds: Kinds) -> tuple[Pipeline | None, list[Probl
         return Pipeline.model_validate(document.value), problems
     except ValidationError as error:
         # What the checks of the graph say of a place is nearer to the point than what the model says of it.
+        shape: dict[str, Problem] = {}
+        for one in error.errors(include_url=False):
+            problem = _shape(document, dict(one))
+            shape.setdefault(problem.field, problem)
         told = {problem.field for problem in problems}
-        shape = [_shape(document, dict(one)) for one in error.errors(include_url=False)]
-        return None, problems + [problem for problem in shape if problem.field not in told]
+        return None, problems + [problem for place, problem in shape.items() if place not in told]
 
 
 def _foreign(document: Document) -> Problem | None:
@@ -114,18 +117,21 @@ def _foreign(document: Document) -> Problem | None:
 def _shape(document: Document, error: dict[str, Any]) -> Problem:
     # The last parts of a location may name the member of a union, which is no place in the file.
     where: Where = tuple(error["loc"])
-    while where and where not in document.places and where[:-1] not in document.places:
+    while error["type"] != "missing" and where not in document.places:
         where = where[:-1]
     key = str(where[-1]) if where else ""
     shown = repr(error.get("input"))
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if len(where) < len(error["loc"]):
+        why = "one value (text, a number, true, false or null) is needed here"
+        return document.problem(where, f"it is {shown}", why, "correct the value")
     match error["type"]:
         case "extra_forbidden" if key in UNSUPPORTED:
             why = "not supported by this release"
             return document.problem(where, f"key {key!r}", why, UNSUPPORTED[key], at_key=True)
         case "extra_forbidden":
             known = _keys(where[:-1])
-            why = f"{'.'.join(str(part) for part in where[:-1]) or 'a pipeline'} has no such key"
+            why = f"{field(where[:-1]) or 'a pipeline'} has no such key"
             return document.problem(where, f"unknown key {key!r}", why, suggest(key, known, "keys are"), at_key=True)
         case "missing":
             return document.problem(where, "it is missing", f"`{key}` has no default", f"add `{key}:`")
