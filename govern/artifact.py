@@ -53,14 +53,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
 
 
+def seal(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """The manifest with the digests of these files, as `write` stores it: its digest is the artifact's."""
+    return msgspec.structs.replace(
+        manifest, files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    )
+
+
 def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
     """Write an artifact folder, whole or not at all, and return the manifest with the files' digests.
 
     An artifact already at `path` is replaced.
     """
-    sealed = msgspec.structs.replace(
-        manifest, files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    )
+    sealed = seal(manifest, files)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

@@ -1,0 +1,129 @@
+"""Isolation trees as flat arrays, walked by compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import IsolationForest
+
+#: In `feature`: this node is a leaf.
+LEAF: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """All nodes of all trees, one after the other, t trees and k nodes.
+
+    Attributes:
+        roots: (t,) int32, where each tree begins.
+        feature: (k,) int32 column to compare, LEAF in a leaf.
+        threshold: (k,) float64; left when the value, rounded to float32 as scikit-learn does, is <= it.
+        left, right: (k,) int32 node numbers.
+        length: (k,) float64; of a leaf, the path length that it stands for: its depth, and the expected depth of
+            an isolation tree of the training rows that ended there.
+        normaliser: expected path length of a tree over one training sample, times t.
+    """
+
+    roots: npt.NDArray[np.int32]
+    feature: npt.NDArray[np.int32]
+    threshold: npt.NDArray[np.float64]
+    left: npt.NDArray[np.int32]
+    right: npt.NDArray[np.int32]
+    length: npt.NDArray[np.float64]
+    normaliser: float
+
+    @classmethod
+    def of(cls, forest: IsolationForest) -> Forest:
+        """Compile a fitted scikit-learn forest, by its public tree arrays only."""
+        roots, features, thresholds, lefts, rights, lengths = [], [], [], [], [], []
+        start = 0
+        for estimator, columns in zip(forest.estimators_, forest.estimators_features_, strict=True):
+            tree = estimator.tree_
+            leaf = tree.children_left < 0
+            roots.append(start)
+            features.append(np.where(leaf, LEAF, np.asarray(columns)[np.maximum(tree.feature, 0)]))
+            thresholds.append(np.asarray(tree.threshold, dtype=np.float64))
+            lefts.append(np.where(leaf, 0, tree.children_left + start))
+            rights.append(np.where(leaf, 0, tree.children_right + start))
+            depth = _depths(tree.children_left, tree.children_right)
+            lengths.append(np.where(leaf, depth + average_path_length(tree.n_node_samples), 0.0))
+            start += len(leaf)
+        expected = average_path_length(np.array([forest.max_samples_]))[0]
+        return cls(
+            roots=np.array(roots, dtype=np.int32),
+            feature=np.concatenate(features).astype(np.int32),
+            threshold=np.concatenate(thresholds),
+            left=np.concatenate(lefts).astype(np.int32),
+            right=np.concatenate(rights).astype(np.int32),
+            length=np.concatenate(lengths),
+            normaliser=float(expected) * len(roots),
+        )
+
+    def scores(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(n, d) float64 without NaN -> (n,) float64 in (0, 1], 1 is strangest: scikit-learn's -score_samples."""
+        total = _walk(
+            np.ascontiguousarray(rows, dtype=np.float32),
+            self.roots, self.feature, self.threshold, self.left, self.right, self.length,
+        )  # fmt: skip
+        return np.asarray(2.0 ** (-total / self.normaliser), dtype=np.float64)
+
+
+def average_path_length(n: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Mean depth at which an unsuccessful search ends in a binary search tree over n values, elementwise.
+
+    References:
+        Liu, Ting, Zhou (2008): Isolation forest. ICDM, equation 1, with H(i) ~ ln(i) + Euler's constant.
+    """
+    size = np.maximum(n, 2).astype(np.float64)
+    many = 2.0 * (np.log(np.maximum(size - 1.0, 1.0)) + np.euler_gamma) - 2.0 * (size - 1.0) / size
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, many))
+
+
+def _depths(left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    depth = np.zeros(len(left))
+    for node in range(len(left)):  # scikit-learn numbers a parent before its children
+        if left[node] >= 0:
+            depth[left[node]] = depth[right[node]] = depth[node] + 1.0
+    return depth
+
+
+def _walk_rows(
+    rows: npt.NDArray[np.float32],
+    roots: npt.NDArray[np.int32],
+    feature: npt.NDArray[np.int32],
+    threshold: npt.NDArray[np.float64],
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    length: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    total = np.zeros(rows.shape[0])
+    for root in roots:  # tree by tree, so that one tree at a time stays in the processor's nearest cache
+        for row in range(rows.shape[0]):
+            node = root
+            while feature[node] >= 0:
+                node = left[node] if rows[row, feature[node]] <= threshold[node] else right[node]
+            total[row] += length[node]
+    return total
+
+
+_Walk = Callable[
+    [
+        npt.NDArray[np.float32],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.float64],
+    ],
+    npt.NDArray[np.float64],
+]
+# Compiled at the first call of a process, in memory: a cache beside the source would need a writable installation.
+_walk = cast(_Walk, numba.njit(nogil=True)(_walk_rows))
