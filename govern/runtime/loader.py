@@ -1,0 +1,77 @@
+"""From a pipeline file to what a worker runs: the plan, the schema and the fitted detectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from govern import artifact, plugins
+from govern.detection import Detector
+from govern.errors import ArtifactError, ConfigError
+from govern.pipeline import Pipeline, Plan, load_pipelines, plan
+from govern.pipeline.spec import DetectorSpec
+from govern.schema import FeatureSchema
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPipeline:
+    """A pipeline with everything that its steps need, checked to fit together.
+
+    Attributes:
+        detectors: step name -> fitted detector.
+    """
+
+    plan: Plan
+    schema: FeatureSchema
+    detectors: dict[str, Detector]
+
+
+def load_detector(path: Path) -> Detector:
+    """Read a detector artifact, whichever class wrote it.
+
+    Raises:
+        ArtifactError: damaged, changed, or of another version.
+        MissingExtra: its class needs an optional dependency that is absent.
+    """
+    manifest, _ = artifact.read(path, group=plugins.DETECTORS)
+    detector: Detector = plugins.load(plugins.DETECTORS, manifest.name).load(path)
+    return detector
+
+
+def load(path: Path) -> list[LoadedPipeline]:
+    """Load every pipeline of a file.
+
+    Raises:
+        ConfigError: the file is wrong, or a step's artifact is of another method than the file says.
+        ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
+    """
+    return [_load_one(path.parent, pipeline) for pipeline in load_pipelines(path)]
+
+
+def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
+    schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
+    detectors = {
+        step.name: _detector(folder, pipeline, step.name, step.detector, schema)
+        for step in pipeline.spec.steps
+        if step.detector is not None
+    }
+    digests = {name: detector.digest for name, detector in detectors.items()}
+    return LoadedPipeline(plan=plan(pipeline, artifact_digests=digests), schema=schema, detectors=detectors)
+
+
+def _detector(folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpec, schema: FeatureSchema) -> Detector:
+    where = folder / spec.artifact
+    detector = load_detector(where)
+    if detector.method != spec.type:
+        raise ConfigError(
+            f"pipeline {pipeline.name!r}, step {step!r}: detector.type is {spec.type!r}",
+            why=f"the artifact {where} holds a fitted {detector.method!r}",
+            fix="correct the type, or fit the step again with `govern fit --pipeline`",
+        )
+    if detector.schema.digest != schema.digest:
+        raise ArtifactError(
+            f"pipeline {pipeline.name!r}, step {step!r}: artifact {where} does not fit {pipeline.spec.schema_path}",
+            why="it was fitted on a reference with another schema",
+            fix="fit the step again with `govern fit --pipeline`",
+        )
+    return detector

@@ -1,0 +1,115 @@
+"""What a worker tells Prometheus and the tracer about the work that it has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opentelemetry.trace import SpanKind, Tracer
+
+from govern.record import Inference, Verdict
+from govern.runtime.task import Effects
+from govern.telemetry import spans
+from govern.telemetry.metrics import Metrics, labels
+from govern.telemetry.tracing import context_of, exemplar, links_of, traceparent_of
+
+
+class Reporter:
+    """Emits for one worker.
+
+    Args:
+        tracer: None when traces go nowhere; a verdict then carries the trace of its window's last instance.
+    """
+
+    def __init__(self, metrics: Metrics, tracer: Tracer | None = None) -> None:
+        self._metrics = metrics
+        self._tracer = tracer
+
+    def lag(self, namespace: str, records: int) -> None:
+        self._metrics.consumer_lag.labels(*labels(namespace=namespace, step="worker")).set(records)
+
+    def judged(self, verdict: Verdict, traceparents: Sequence[str]) -> str:
+        """Record the span of a verdict, child of its newest instance's and linked to others; return its traceparent."""
+        if self._tracer is None:
+            return verdict.traceparent
+        span = self._tracer.start_span(
+            spans.JUDGE,
+            context=context_of(traceparents[-1]),
+            kind=SpanKind.CONSUMER,
+            links=links_of(traceparents),
+            attributes={
+                spans.NAMESPACE: verdict.namespace,
+                spans.SERVICE: verdict.service,
+                spans.MODEL: verdict.model,
+                spans.REVISION: verdict.revision,
+                spans.ENDPOINT: verdict.endpoint,
+                spans.PIPELINE: verdict.pipeline,
+                spans.STEP: verdict.step,
+                spans.VERDICT_ID: verdict.id,
+                spans.VERDICT_KIND: verdict.kind,
+                spans.VERDICT_ALARM: verdict.alarm,
+                spans.DETECTOR_DIGEST: verdict.detector_digest,
+                spans.WINDOW_INSTANCES: verdict.window.n_instances,
+                spans.WINDOW_CLOSED_BY: verdict.window.closed_by,
+            },
+        )
+        span.end()
+        return traceparent_of(span)
+
+    def committed(self, namespace: str, effects: Effects, now_ns: int) -> None:
+        for pipeline, inference in effects.observed:
+            self._inference(pipeline, inference)
+        for judgement in effects.judgements:
+            self._verdict(judgement.verdict, now_ns)
+        for letter in effects.dead_letters:
+            self._metrics.dead_letters.labels(
+                *labels(namespace=namespace, pipeline=letter.pipeline, step=letter.step)
+            ).inc()
+
+    def _inference(self, pipeline: str, inference: Inference) -> None:
+        names = labels(
+            namespace=inference.namespace,
+            service=inference.service,
+            model=inference.model,
+            revision=inference.revision,
+            endpoint=inference.endpoint,
+            pipeline=pipeline,
+        )
+        self._metrics.inferences.labels(*names).inc()
+        if inference.error or inference.status_code == 0 or inference.status_code >= 400:
+            self._metrics.inference_errors.labels(*names).inc()
+        self._metrics.inference_duration.labels(*names).observe(
+            max(0, inference.t_response - inference.t_request) / 1e9, exemplar(inference.traceparent)
+        )
+
+    def _verdict(self, verdict: Verdict, now_ns: int) -> None:
+        metrics = self._metrics
+        names = labels(
+            namespace=verdict.namespace,
+            service=verdict.service,
+            model=verdict.model,
+            revision=verdict.revision,
+            endpoint=verdict.endpoint,
+            pipeline=verdict.pipeline,
+            step=verdict.step,
+        )
+        metrics.verdicts.labels(*names).inc()
+        metrics.alarms.labels(*names).inc(int(verdict.alarm))
+        metrics.instances.labels(*names).inc(verdict.window.n_instances)
+        metrics.window_instances.labels(*names).set(verdict.window.n_instances)
+        metrics.window_completeness.labels(*names).set(verdict.window.completeness)
+        metrics.verdict_freshness.labels(*names).observe(
+            max(0, now_ns - verdict.window.t_last) / 1e9, exemplar(verdict.traceparent)
+        )
+        if verdict.kind == "drift":
+            metrics.drift_detected.labels(*names).set(int(verdict.alarm))
+            for feature in verdict.features:
+                each = (*names, feature.feature)
+                metrics.drift_feature_detected.labels(*each).set(int(feature.is_drift))
+                metrics.drift_p_value.labels(*each).set(feature.p_value)
+                metrics.drift_threshold.labels(*each).set(feature.threshold)
+                metrics.drift_statistic.labels(*each).set(feature.statistic)
+                metrics.drift_effect_size.labels(*each).set(feature.effect_size)
+        else:
+            metrics.flagged.labels(*names).inc(sum(one.flagged for one in verdict.instances))
+            metrics.instance_score_max.labels(*names).set(verdict.statistic)
+            metrics.instance_score_threshold.labels(*names).set(verdict.threshold)

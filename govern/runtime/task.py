@@ -1,0 +1,361 @@
+"""One partition's work: messages in, verdicts and requests out. Pure and synchronous; the worker does the I/O.
+
+A task is a deterministic function of its pipelines, the checkpoint it was restored from, and the messages it is
+given, so that a crash between two commits changes nothing: the next holder of the partition computes the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from govern import record as records
+from govern.bus.protocol import Message, Partition
+from govern.codecs import cloudevents
+from govern.codecs.inference import decode
+from govern.detection import Detector
+from govern.errors import BadInput, DecodeError, GovernError
+from govern.frame import Frame
+from govern.ids import derived_id
+from govern.pipeline import PlannedStep
+from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
+from govern.runtime import checkpoint
+from govern.runtime.checkpoint import WindowKey
+from govern.runtime.judge import Stream, judge, window_record
+from govern.runtime.loader import LoadedPipeline
+from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
+
+#: Capture agents whose drop counts a partition remembers. An agent is one run of a capturing process; the ones
+#: heard of least recently are forgotten first, and a forgotten agent's next drops count from its new total.
+MAX_AGENTS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and the traces of the instances that it is about, newest last."""
+
+    verdict: Verdict
+    traceparents: tuple[str, ...]
+
+
+#: In `Written.window`: what the topic holds belongs to no window of the buffer, and is to be replaced.
+NO_WINDOW: Final = -1
+
+
+class Written(NamedTuple):
+    """What the checkpoints topic holds of an open window.
+
+    Attributes:
+        window: `WindowBuffer.windows` at the time.
+        rows: how many instances.
+    """
+
+    window: int
+    rows: int
+
+
+@dataclass(slots=True)
+class Effects:
+    """What processing gave rise to, in order; published in one transaction with the checkpoint and offsets."""
+
+    judgements: list[Judgement] = field(default_factory=list)
+    explain_requests: list[ExplainRequest] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    observed: list[tuple[str, Inference]] = field(default_factory=list)
+
+    def extend(self, other: Effects) -> None:
+        self.judgements.extend(other.judgements)
+        self.explain_requests.extend(other.explain_requests)
+        self.dead_letters.extend(other.dead_letters)
+        self.observed.extend(other.observed)
+
+
+class PartitionTask:
+    """The open windows of every pipeline on one partition of the inferences topic."""
+
+    def __init__(self, tp: Partition, namespace: str, pipelines: Sequence[LoadedPipeline]) -> None:
+        self.tp = tp
+        self.position = 0
+        self._namespace = namespace
+        self._pipelines = {one.plan.name: one for one in pipelines}
+        self._buffers: dict[WindowKey, WindowBuffer] = {}
+        self._dropped: dict[str, int] = {}
+        self._changed: set[WindowKey] = set()
+        self._written: dict[WindowKey, Written] = {}
+
+    def restore(self, table: Mapping[bytes, bytes], committed: int | None) -> int:
+        """Take up the checkpoint; return the offset to read from.
+
+        Args:
+            table: newest value of each key in the partition's checkpoints.
+            committed: the group's committed offset, used when there is no checkpoint yet.
+
+        Raises:
+            BadInput: the checkpoint is of another format version.
+        """
+        self.position = committed or 0
+        lost: Counter[WindowKey] = Counter()
+        chunks: dict[WindowKey, dict[int, bytes]] = {}
+        for raw_key, value in table.items():
+            if raw_key == checkpoint.POSITION_KEY:
+                state = checkpoint.decode_partition(value)
+                self.position = state.offset
+                self._dropped = dict(state.dropped)
+                lost.update({checkpoint.parse_window_text(text): count for text, count in state.lost.items()})
+            else:
+                key, number = checkpoint.parse_chunk_key(raw_key)
+                chunks.setdefault(key, {})[number] = value
+        for key in chunks.keys() | lost.keys():
+            loaded = self._pipelines.get(key.pipeline)
+            if loaded is None or key.step not in loaded.detectors:
+                continue
+            parts = [checkpoint.decode_chunk(data, loaded.schema) for _, data in sorted(chunks.get(key, {}).items())]
+            rows = [part for part in parts if not isinstance(part, int)]
+            unusable = sum(part for part in parts if isinstance(part, int))
+            buffer = self._buffer(key)
+            buffer.restore(Rows.concat(rows) if rows else None, lost[key] + unusable)
+            self._written[key] = Written(NO_WINDOW if unusable else buffer.windows, len(buffer) + unusable)
+        return self.position
+
+    def process(self, messages: Iterable[Message]) -> Effects:
+        """Judge messages of this partition in offset order. What cannot be read becomes a dead letter."""
+        effects = Effects()
+        for message in messages:
+            self._one(message, effects)
+            self.position = message.offset + 1
+        return effects
+
+    def expire(self, now_ns: int) -> Effects:
+        """Close the windows whose time is over; for a stream that has gone quiet."""
+        effects = Effects()
+        for key, buffer in list(self._buffers.items()):
+            self._judge(key, buffer.expire(now_ns), effects)
+        return effects
+
+    def changed_state(self) -> list[tuple[bytes, bytes | None]]:
+        """Checkpoint entries that differ from what was last taken: key and value, None = there is none now."""
+        entries: list[tuple[bytes, bytes | None]] = []
+        for key in sorted(self._changed):
+            entries.extend(self._changed_chunks(key))
+        self._changed.clear()
+        lost = {key.text: buffer.lost for key, buffer in self._buffers.items() if buffer.lost}
+        entries.append((checkpoint.POSITION_KEY, checkpoint.encode_partition(self.position, lost, self._dropped)))
+        return entries
+
+    def _changed_chunks(self, key: WindowKey) -> list[tuple[bytes, bytes | None]]:
+        buffer = self._buffers[key]
+        before = self._written.get(key, Written(buffer.windows, 0))
+        size = checkpoint.CHUNK_ROWS
+        keep = before.rows if before.window == buffer.windows else 0
+        rows = buffer.contents()
+        count = len(buffer)
+        entries: list[tuple[bytes, bytes | None]] = []
+        for start in range(keep - keep % size, count, size):
+            assert rows is not None, "a buffer that counts rows has them"
+            entries.append((key.chunk(start // size), checkpoint.encode_chunk(rows.take(slice(start, start + size)))))
+        entries.extend((key.chunk(number), None) for number in range(-(-count // size), -(-before.rows // size)))
+        self._written[key] = Written(buffer.windows, count)
+        return entries
+
+    def _buffer(self, key: WindowKey) -> WindowBuffer:
+        buffer = self._buffers.get(key)
+        if buffer is None:
+            loaded = self._pipelines[key.pipeline]
+            step = loaded.plan.step(key.step)
+            buffer = self._buffers[key] = WindowBuffer(
+                size=step.batch_size,
+                span_ns=step.window_ms * 1_000_000,
+                minimum=loaded.detectors[key.step].min_instances,
+            )
+        return buffer
+
+    def _one(self, message: Message, effects: Effects) -> None:
+        try:
+            inference = cloudevents.from_message(message)
+            if not isinstance(inference, Inference):
+                raise BadInput(
+                    f"message {message.topic}[{message.partition}]@{message.offset} is a {type(inference).__name__}",
+                    why="this topic carries inferences",
+                    fix="publish it to its own topic",
+                )
+        except BadInput as error:
+            effects.dead_letters.append(self._dead_letter(message, error))
+            return
+        if inference.synthetic:
+            return
+        lost = self._newly_dropped(inference)
+        for name, loaded in self._pipelines.items():
+            source = loaded.plan.source
+            if (inference.service, inference.model) == (source.service, source.model):
+                effects.observed.append((name, inference))
+                self._feed(loaded, inference, lost, message, effects)
+
+    def _newly_dropped(self, inference: Inference) -> int:
+        agent, total = inference.capture.agent, inference.capture.dropped_before
+        before = self._dropped.pop(agent, None)
+        if before is None and len(self._dropped) >= MAX_AGENTS:
+            del self._dropped[next(iter(self._dropped))]
+        self._dropped[agent] = total
+        return max(0, total - (before or 0))
+
+    def _feed(
+        self, loaded: LoadedPipeline, inference: Inference, lost: int, message: Message, effects: Effects
+    ) -> None:
+        keys = {
+            step: WindowKey(loaded.plan.name, step, inference.revision, inference.endpoint) for step in loaded.detectors
+        }
+        if lost:
+            self._note_lost(keys.values(), lost)
+        if inference.error or not 200 <= inference.status_code < 300:
+            return
+        try:
+            frame = decode(inference, loaded.schema)
+        except DecodeError as error:
+            self._note_lost(keys.values(), 1)
+            effects.dead_letters.append(self._dead_letter(message, error, pipeline=loaded.plan.name))
+            return
+        trace = next((v.decode("latin-1") for k, v in message.headers if k == "traceparent"), inference.traceparent)
+        rows = Rows.of_message(
+            frame,
+            offset=message.offset,
+            time_ns=inference.t_response,
+            request_id=inference.request_id,
+            traceparent=trace,
+        )
+        for step, detector in loaded.detectors.items():
+            missing = _missing_outputs(detector, frame)
+            if missing is not None:
+                self._note_lost([keys[step]], len(frame))
+                effects.dead_letters.append(self._dead_letter(message, missing, pipeline=loaded.plan.name, step=step))
+                continue
+            closed = self._buffer(keys[step]).add(rows)
+            self._changed.add(keys[step])
+            self._judge(keys[step], closed, effects)
+
+    def _note_lost(self, keys: Iterable[WindowKey], instances: int) -> None:
+        for key in keys:
+            self._buffer(key).add_lost(instances)
+            self._changed.add(key)
+
+    def _judge(self, key: WindowKey, windows: Sequence[ClosedWindow], effects: Effects) -> None:
+        loaded = self._pipelines[key.pipeline]
+        source = loaded.plan.source
+        stream = Stream(
+            namespace=self._namespace,
+            service=source.service,
+            model=source.model,
+            revision=key.revision,
+            endpoint=key.endpoint,
+            pipeline=key.pipeline,
+            step=key.step,
+            topic=self.tp.topic,
+            partition=self.tp.partition,
+        )
+        for window in windows:
+            self._changed.add(key)
+            try:
+                verdict = judge(window, stream, loaded.detectors[key.step])
+            except Exception as error:  # noqa: BLE001 - any detector, a user's own included; one window must not stop the stream
+                effects.dead_letters.append(self._failed_window(window, stream, error))
+                continue
+            effects.judgements.append(Judgement(verdict, window.rows.traceparents))
+            for step in loaded.plan.steps:
+                if step.kind == "explainer":
+                    effects.explain_requests.extend(_explain_requests(step, verdict, window))
+
+    def _dead_letter(self, message: Message, error: GovernError, *, pipeline: str = "", step: str = "") -> DeadLetter:
+        return DeadLetter(
+            schema_version=records.SCHEMA_VERSION,
+            id=derived_id("dead-letter", message.topic, message.partition, message.offset, pipeline, step),
+            namespace=self._namespace,
+            source_topic=message.topic,
+            source_partition=message.partition,
+            source_offset=message.offset,
+            pipeline=pipeline,
+            step=step,
+            code=error.code,
+            what=error.what,
+            why=error.why,
+            fix=error.fix,
+            key=message.key,
+            value=message.value or b"",
+            headers=dict(message.headers),
+            t_failed=message.timestamp_ms * 1_000_000,
+        )
+
+    def _failed_window(self, window: ClosedWindow, stream: Stream, error: Exception) -> DeadLetter:
+        where = window_record(window, stream)
+        known = error if isinstance(error, GovernError) else None
+        return DeadLetter(
+            schema_version=records.SCHEMA_VERSION,
+            id=derived_id(
+                "dead-window",
+                stream.pipeline,
+                stream.step,
+                where.topic,
+                where.partition,
+                where.first_offset,
+                where.first_row,
+            ),
+            namespace=self._namespace,
+            source_topic=where.topic,
+            source_partition=where.partition,
+            source_offset=where.first_offset,
+            pipeline=stream.pipeline,
+            step=stream.step,
+            code=known.code if known else "detector-failed",
+            what=known.what if known else f"step {stream.step!r} could not judge a window of {where.n_instances}",
+            why=known.why if known else f"{type(error).__name__}: {error}",
+            fix=known.fix if known else "replay the offsets of the window once the detector is mended",
+            headers={"window": json.dumps({"last_offset": where.last_offset, "last_row": where.last_row}).encode()},
+            t_failed=where.t_last,
+        )
+
+
+def _missing_outputs(detector: Detector, frame: Frame) -> DecodeError | None:
+    absent = [name for name in detector.needs_outputs if name not in frame.outputs]
+    if not absent:
+        return None
+    return DecodeError(
+        f"response has no output tensor {', '.join(map(repr, absent))}",
+        why=f"{detector.method} compares it; the response gave {', '.join(sorted(frame.outputs)) or 'none'}",
+        fix="have the model return it, or fit the step on an output that it returns",
+    )
+
+
+def _explain_requests(step: PlannedStep, verdict: Verdict, window: ClosedWindow) -> list[ExplainRequest]:
+    """A request for each instance that the verdict's step hands to the explainer, the strangest first."""
+    if step.explainer is None or not any(source == verdict.step for source, _ in step.triggers):
+        return []
+    flagged = [i for i, instance in enumerate(verdict.instances) if instance.flagged]
+    flagged.sort(key=lambda i: (-verdict.instances[i].score, i))
+    requests = []
+    for i in flagged[: step.explainer.max_per_window]:
+        instance = verdict.instances[i]
+        requests.append(
+            ExplainRequest(
+                schema_version=records.SCHEMA_VERSION,
+                id=derived_id(
+                    "explain", verdict.namespace, step.explainer.name, instance.instance_id, verdict.pipeline
+                ),
+                namespace=verdict.namespace,
+                service=verdict.service,
+                model=verdict.model,
+                revision=verdict.revision,
+                endpoint=verdict.endpoint,
+                explainer=step.explainer.name,
+                instance_id=instance.instance_id,
+                request_id=instance.request_id,
+                pipeline=verdict.pipeline,
+                step=step.name,
+                inputs_json=json.dumps(window.rows.frame.row(i)),
+                deadline_s=step.explainer.deadline_s,
+                actor=f"pipeline/{verdict.pipeline}",
+                t_created=verdict.t_verdict,
+                traceparent=window.rows.traceparents[i],
+            )
+        )
+    return requests

@@ -1,0 +1,209 @@
+"""The worker on real buses: what it publishes equals what one uninterrupted task computes, whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from govern.bus import Bus, Message, Partition, open_bus
+from govern.bus.topics import specs, topic
+from govern.codecs import cloudevents
+from govern.errors import BadInput
+from govern.record import ConfigChange, DeadLetter, ExplainRequest, Verdict, decode, encode
+from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.report import Reporter
+from govern.runtime.task import Effects, PartitionTask
+from govern.runtime.worker import Worker
+from govern.telemetry.metrics import Metrics, labels
+from tests.runtime.conftest import Fitted, Make
+
+PARTITIONS = 2
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+async def bus(bus_url: str, unique: str) -> AsyncIterator[Bus]:
+    async with open_bus(bus_url) as connection:
+        await connection.ensure_topics(specs(unique, partitions=PARTITIONS))
+        yield connection
+
+
+@pytest.fixture
+def pipeline_file(fitted: Fitted, tmp_path: Path, unique: str) -> Path:
+    return fitted.write(tmp_path / "pipeline", unique)
+
+
+async def publish(bus: Bus, namespace: str, make: Make, numbers: range, rows: int = 2) -> None:
+    await bus.publish(
+        topic(namespace, "inferences"),
+        [
+            cloudevents.to_message(
+                make(i, rows=rows, namespace=namespace, error="" if i % 11 else "reset"),
+                source="/test",
+                partition=i % PARTITIONS,
+            )
+            for i in numbers
+        ],
+    )
+
+
+async def read_all(bus: Bus, name: str) -> list[Message]:
+    messages: list[Message] = []
+    for number in range(await bus.partitions(name)):
+        start = 0
+        while batch := await bus.read(Partition(name, number), start):
+            messages.extend(batch)
+            start = batch[-1].offset + 1
+    return messages
+
+
+async def oracle(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> Effects:
+    """What one task for each partition makes of the whole topic."""
+    effects = Effects()
+    by_partition: dict[Partition, list[Message]] = defaultdict(list)
+    for message in await read_all(bus, topic(namespace, "inferences")):
+        by_partition[message.tp].append(message)
+    for tp, messages in sorted(by_partition.items()):
+        effects.extend(PartitionTask(tp, namespace, pipelines).process(messages))
+    return effects
+
+
+async def published(bus: Bus, namespace: str) -> tuple[list[Verdict], list[ExplainRequest], list[DeadLetter]]:
+    async def of(kind: type, stream: str) -> list:  # type: ignore[type-arg]
+        return [decode(kind, m.value or b"") for m in await read_all(bus, f"govern.{namespace}.{stream}")]
+
+    return (
+        await of(Verdict, "verdicts"),
+        await of(ExplainRequest, "explain-requests"),
+        await of(DeadLetter, "dead-letter"),
+    )
+
+
+async def until_committed(bus: Bus, namespace: str, group: str) -> None:
+    """Wait until the checkpoints say that every inference was processed."""
+    from govern.runtime.checkpoint import POSITION_KEY, decode_partition
+
+    async with asyncio.timeout(DEADLINE_S):
+        for number in range(PARTITIONS):
+            end = 0
+            messages = [m for m in await read_all(bus, topic(namespace, "inferences")) if m.partition == number]
+            end = messages[-1].offset + 1
+            while True:
+                table = await bus.read_table(Partition(topic(namespace, "checkpoints"), number))
+                if POSITION_KEY in table and decode_partition(table[POSITION_KEY]).offset >= end:
+                    break
+                await asyncio.sleep(0.05)
+
+
+async def check(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> Effects:
+    expected = await oracle(bus, namespace, pipelines)
+    verdicts, requests, letters = await published(bus, namespace)
+
+    def wire(found: list[Verdict] | list[ExplainRequest] | list[DeadLetter]) -> list[bytes]:
+        return sorted(encode(one) for one in found)
+
+    assert wire(verdicts) == wire([one.verdict for one in expected.judgements])
+    assert wire(requests) == wire(expected.explain_requests)
+    assert wire(letters) == wire(expected.dead_letters)
+    assert verdicts
+    return expected
+
+
+async def test_publishes_what_one_task_computes_and_counts_it(
+    bus: Bus, unique: str, pipeline_file: Path, make_inference: Make
+) -> None:
+    pipelines = load(pipeline_file)
+    await publish(bus, unique, make_inference, range(400))
+    metrics = Metrics(CollectorRegistry())
+    worker = Worker(bus=bus, namespace=unique, pipelines=pipelines, reporter=Reporter(metrics))
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        await until_committed(bus, unique, "govern-worker")
+        await publish(bus, unique, make_inference, range(400, 500))
+        await until_committed(bus, unique, "govern-worker")
+        stop.set()
+    expected = await check(bus, unique, pipelines)
+
+    names = labels(
+        namespace=unique, service="employment", model="employment", endpoint="default", pipeline="watch", step="outlier"
+    )
+    value = metrics.registry.get_sample_value
+    found = [one.verdict for one in expected.judgements if one.verdict.step == "outlier"]
+    each = dict(zip(("namespace", "service", "model", "revision", "endpoint", "pipeline", "step"), names, strict=True))
+    assert value("govern_verdicts_total", each) == len(found)
+    assert value("govern_instances_total", each) == sum(one.window.n_instances for one in found)
+    assert value("govern_flagged_instances_total", each) == sum(i.flagged for one in found for i in one.instances)
+    (change,) = [decode(ConfigChange, m.value or b"") for m in await read_all(bus, topic(unique, "config"))]
+    assert (change.subject, change.action, change.digest) == ("pipeline/watch", "loaded", pipelines[0].plan.digest)
+
+
+@pytest.mark.timeout(240)
+async def test_killed_and_stopped_at_random_it_publishes_everything_once(
+    bus: Bus, bus_url: str, unique: str, pipeline_file: Path, make_inference: Make, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    kills = 8
+    # -P: the current folder is never searched first; the same as the console script.
+    command = [sys.executable, "-P", "-m", "govern.cli.main", "worker", str(pipeline_file)]
+    command += ["--bus", bus_url, "--namespace", unique]
+    log = (tmp_path / "worker.log").open("wb")
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+    workers = [start(), start()]
+    try:
+        sent = 0
+        for _ in range(kills):
+            step = chance.randint(40, 160)
+            await publish(bus, unique, make_inference, range(sent, sent + step), rows=3)
+            sent += step
+            end = await bus.end_offset(Partition(topic(unique, "checkpoints"), 0))
+            async with asyncio.timeout(DEADLINE_S):  # some progress first, so that there is something to lose
+                while await bus.end_offset(Partition(topic(unique, "checkpoints"), 0)) <= end:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(chance.uniform(0, 0.2))
+            victim = chance.randrange(len(workers))
+            how = signal.SIGKILL if chance.random() < 0.8 else signal.SIGTERM
+            os.kill(workers[victim].pid, how)
+            await asyncio.to_thread(workers[victim].wait, 30)
+            workers[victim] = start()
+        await until_committed(bus, unique, "govern-worker")
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        log.close()
+    await check(bus, unique, load(pipeline_file))
+
+
+async def test_a_checkpoint_of_another_version_stops_the_worker_with_a_clear_error(
+    bus: Bus, unique: str, pipeline_file: Path, make_inference: Make
+) -> None:
+    import msgspec
+
+    from govern.bus import Outgoing
+    from govern.runtime.checkpoint import POSITION_KEY
+
+    await publish(bus, unique, make_inference, range(4))
+    newer = msgspec.msgpack.encode({"format_version": 99})
+    await bus.publish(
+        topic(unique, "checkpoints"),
+        [Outgoing(key=POSITION_KEY, value=newer, partition=number) for number in range(PARTITIONS)],
+    )
+    worker = Worker(
+        bus=bus, namespace=unique, pipelines=load(pipeline_file), reporter=Reporter(Metrics(CollectorRegistry()))
+    )
+    with pytest.raises(BadInput, match="format_version 99"):
+        await worker.run(asyncio.Event())
