@@ -26,12 +26,15 @@ _WITHHELD_FIELDS: Final = frozenset(
     {"body", "payload", "inputs", "inputs_json", "instances", "request", "response", "headers", "authorization"}
 )
 
+#: An event leaves structlog as a record of the standard library, its fields as `extra`.
+_TO_STANDARD_LIBRARY: Final = (structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs)
+
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose fields travel as `extra` of the standard library's record."""
     logger = structlog.wrap_logger(
         logging.getLogger(name),
-        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        processors=_TO_STANDARD_LIBRARY,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
@@ -77,6 +80,12 @@ def configure(level: str, *, json: bool, stream: TextIO | None = None) -> None:
             ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
+    )
+    # For `structlog.get_logger` too, which a plug-in may use: unconfigured, it prints to standard output.
+    structlog.configure(
+        processors=_TO_STANDARD_LIBRARY,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
     )
     root = logging.getLogger()
     for former in root.handlers[:]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from govern.errors import BadInput
 from govern.record import Inference, Payload
@@ -21,6 +22,7 @@ def former_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def _json_lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -104,6 +106,15 @@ def test_level_is_kept_and_configuring_again_replaces() -> None:
     assert "quiet" not in second.getvalue()
     assert "loud" in second.getvalue()
     assert "step=drift" in second.getvalue()
+
+
+def test_a_plugin_that_uses_structlog_itself_speaks_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    configure("INFO", json=True, stream=stream)
+    structlog.get_logger("plugin").info("fitted", rows=3)
+    (line,) = _json_lines(stream)
+    assert (line["event"], line["rows"], line["logger"]) == ("fitted", 3, "plugin")
+    assert capsys.readouterr().out == ""
 
 
 def test_in_a_foreign_process_lines_go_through_its_own_logging(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,185 @@
+"""The chart, rendered by real Helm: what it makes, what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.services.prometheus import promtool
+
+CHARTS = Path(__file__).parents[2] / "charts"
+CHART = CHARTS / "govern"
+
+VALUES: dict[str, Any] = {
+    "image": {"repository": "registry.example/govern"},
+    "namespace": "bank",
+    "bus": "kafka://kafka:9092",
+    "otlpEndpoint": "http://collector:4318",
+    "worker": {"pipelines": ["income.yaml"], "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
+    "explainer": {"enabled": True, "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
+    "audit": {
+        "writerDatabase": {"secretName": "audit-writer"},
+        "readerDatabase": {"secretName": "audit-reader"},
+        "keys": {"persistentVolumeClaim": {"claimName": "audit-keys"}},
+    },
+    "monitoring": {
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "rules": {"enabled": True, "runbookUrl": "https://runbooks.example/"},
+        "dashboard": {"enabled": True},
+    },
+}
+
+COMPONENTS = ["worker", "explainer", "audit-writer", "audit-api"]
+
+Objects = dict[tuple[str, str], dict[str, Any]]
+Render = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def objects(render: Render) -> Objects:
+    return {(one["kind"], one["metadata"]["name"]): one for one in render(CHART, VALUES)}
+
+
+def _pod(objects: Objects, component: str) -> dict[str, Any]:
+    spec: dict[str, Any] = objects["Deployment", f"demo-govern-{component}"]["spec"]["template"]["spec"]
+    return spec
+
+
+def _env(container: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+@pytest.mark.parametrize("chart", ["govern", "govern-sidecar"])
+def test_helm_lint_is_content(chart: str, run_helm: Callable[..., Any], tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(VALUES if chart == "govern" else {}))
+    done = run_helm("lint", CHARTS / chart, "--strict", "--values", values)
+    assert done.returncode == 0, done.stdout
+
+
+def test_all_components_are_there(objects: Objects) -> None:
+    assert sorted(objects) == sorted(
+        [("Deployment", f"demo-govern-{component}") for component in COMPONENTS]
+        + [("Service", "demo-govern-explainer"), ("Service", "demo-govern-audit-api")]
+        + [("ServiceAccount", "demo-govern"), ("PodMonitor", "demo-govern")]
+        + [("PrometheusRule", "demo-govern"), ("ConfigMap", "demo-govern-dashboard")]
+    )
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_pod_is_confined_and_ends_in_time(objects: Objects, component: str) -> None:
+    pod = _pod(objects, component)
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["terminationGracePeriodSeconds"] == 45
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["image"] == "registry.example/govern:0.1.0"
+    assert container["resources"]["limits"]["memory"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    environment = _env(container)
+    assert environment["GOVERN_BUS"] == "kafka://kafka:9092"
+    assert environment["GOVERN_NAMESPACE"] == "bank"
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+    named = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert str(named["metrics"]) == environment["GOVERN_METRICS_PORT"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+
+
+def test_services_reach_their_pods(objects: Objects) -> None:
+    for component in ("explainer", "audit-api"):
+        service = objects["Service", f"demo-govern-{component}"]["spec"]
+        template = objects["Deployment", f"demo-govern-{component}"]["spec"]["template"]
+        assert service["selector"].items() <= template["metadata"]["labels"].items()
+        (port,) = service["ports"]
+        assert port["targetPort"] in {one["name"] for one in template["spec"]["containers"][0]["ports"]}
+
+
+def test_the_audit_log_has_one_writer_with_its_keys_and_the_api_can_only_read(objects: Objects) -> None:
+    writer = objects["Deployment", "demo-govern-audit-writer"]["spec"]
+    assert (writer["replicas"], writer["strategy"]["type"]) == (1, "Recreate")
+    (container,) = writer["template"]["spec"]["containers"]
+    assert _env(container)["GOVERN_AUDIT_DATABASE"] == {"secretKeyRef": {"name": "audit-writer", "key": "url"}}
+    assert {"name": "data", "mountPath": "/var/lib/govern", "readOnly": False} in container["volumeMounts"]
+    assert _env(container)["GOVERN_AUDIT_KEYS"].startswith("/var/lib/govern/")
+    (api,) = _pod(objects, "audit-api")["containers"]
+    assert _env(api)["GOVERN_AUDIT_DATABASE"] == {"secretKeyRef": {"name": "audit-reader", "key": "url"}}
+    assert "GOVERN_AUDIT_KEYS" not in _env(api)
+    assert [volume["name"] for volume in _pod(objects, "audit-api")["volumes"]] == ["tmp"]
+
+
+def test_the_worker_runs_its_pipelines_from_the_volume(objects: Objects) -> None:
+    pod = _pod(objects, "worker")
+    (container,) = pod["containers"]
+    assert container["args"] == ["worker", "/etc/govern/income.yaml"]
+    assert {"name": "data", "mountPath": "/etc/govern", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "data", "persistentVolumeClaim": {"claimName": "income"}} in pod["volumes"]
+
+
+def test_scraping_keeps_our_labels_and_finds_every_pod(objects: Objects) -> None:
+    monitor = objects["PodMonitor", "demo-govern"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "15s", "honorLabels": True}]
+    for component in COMPONENTS:
+        labels = objects["Deployment", f"demo-govern-{component}"]["spec"]["template"]["metadata"]["labels"]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.prometheus
+def test_rules_are_the_generated_ones_with_links_that_open(objects: Objects, tmp_path: Path) -> None:
+    rule = objects["PrometheusRule", "demo-govern"]["spec"]
+    urls = [one["annotations"]["runbook_url"] for one in rule["groups"][0]["rules"]]
+    assert all(url.startswith("https://runbooks.example/") and url.endswith(".md") for url in urls)
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump(rule))
+    done = subprocess.run([promtool(), "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    generated = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    assert [one["expr"] for one in rule["groups"][0]["rules"]] == [
+        one["expr"] for one in generated["groups"][0]["rules"]
+    ]
+
+
+def test_dashboard_reaches_grafana_unchanged(objects: Objects) -> None:
+    config = objects["ConfigMap", "demo-govern-dashboard"]
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["govern-drift.json"]) == json.loads((CHART / "files" / "drift.json").read_text())
+
+
+def test_parts_can_be_left_out(render: Render) -> None:
+    values = copy.deepcopy(VALUES) | {"explainer": {"enabled": False}, "audit": {"enabled": False}, "monitoring": {}}
+    assert sorted(one["kind"] for one in render(CHART, values)) == ["Deployment", "ServiceAccount"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"image": {"repository": ""}}, "/image/repository"),
+        ({"bus": "embedded:///bus.db"}, "/bus"),
+        ({"worker": {"enabled": True, "pipelines": []}}, "/worker/pipelines"),
+        ({"audit": {**VALUES["audit"], "keys": {"secret": {"secretName": "keys"}}}}, "/audit/keys"),
+        ({"audit": {**VALUES["audit"], "writerDatabase": {"secretName": ""}}}, "/audit/writerDatabase"),
+        ({"terminationGracePeriodSeconds": 1}, "/terminationGracePeriodSeconds"),
+        ({"workers": {}}, "workers"),
+    ],
+    ids=["no image", "embedded bus", "no pipeline", "keys from a secret", "no database", "no grace", "misspelt"],
+)
+def test_wrong_values_are_refused_by_name(
+    wrong: dict[str, Any], says: str, run_helm: Callable[..., Any], tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(VALUES | wrong))
+    done = run_helm("template", "demo", CHART, "--values", values)
+    assert done.returncode != 0
+    assert says in done.stderr
