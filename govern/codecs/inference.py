@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Final
 
 import numpy as np
@@ -11,14 +10,12 @@ import numpy.typing as npt
 from govern.codecs import v1, v2
 from govern.codecs.frames import to_frame
 from govern.codecs.json_body import parse
+from govern.codecs.packing import unpack
 from govern.codecs.tensor import Tensor
 from govern.errors import DecodeError
 from govern.frame import Frame
 from govern.record import Inference, Payload
 from govern.schema import FeatureSchema
-
-#: The largest body that is unpacked: far above any tabular batch, far below what would hurt a worker.
-MAX_UNPACKED_BYTES: Final = 64 * 1024 * 1024
 
 _HTTP_OK: Final = 200
 
@@ -104,31 +101,4 @@ def _body(inference: Inference, payload: Payload, *, side: str) -> bytes:
             why=f"it was redacted: {withheld}" if withheld else where,
             fix="detectors need the body in the record: change the capture's settings for this model",
         )
-    return _unpacked(payload, side)
-
-
-def _unpacked(payload: Payload, side: str) -> bytes:
-    encoding = payload.content_encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return payload.body
-    if encoding not in ("gzip", "x-gzip"):
-        raise DecodeError(
-            f"{side} body has content-encoding {encoding!r}",
-            why="this release unpacks gzip only",
-            fix="let the client send it as gzip or unpacked",
-        )
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # + 16: a gzip header and trailer, RFC 1952
-    try:
-        body = unpacker.decompress(payload.body, MAX_UNPACKED_BYTES)
-    except zlib.error as error:
-        raise DecodeError(
-            f"{side} body is no gzip", why=str(error), fix="send what content-encoding announces"
-        ) from error
-    if not unpacker.eof:
-        whole = len(body) < MAX_UNPACKED_BYTES
-        raise DecodeError(
-            f"{side} body cannot be unpacked",
-            why="its gzip data end too early" if whole else f"it is larger than {MAX_UNPACKED_BYTES} bytes",
-            fix="send whole bodies" if whole else "send smaller batches",
-        )
-    return body
+    return unpack(payload.body, payload.content_encoding, what=f"{side} body")

@@ -8,6 +8,7 @@ import pytest
 
 from govern.codecs import inference as codec
 from govern.codecs import v2
+from govern.codecs.packing import MAX_UNPACKED_BYTES
 from govern.codecs.tensor import Tensor
 from govern.errors import DecodeError
 from govern.record import Inference, Payload, Redaction
@@ -84,8 +85,8 @@ def test_gzip_is_unpacked(flat: FeatureSchema, encoding: str) -> None:
 
 
 def test_a_bomb_is_refused(flat: FeatureSchema) -> None:
-    bomb = gzip.compress(b" " * (codec.MAX_UNPACKED_BYTES + 1), compresslevel=1)
-    with pytest.raises(DecodeError, match=f"larger than {codec.MAX_UNPACKED_BYTES} bytes"):
+    bomb = gzip.compress(b" " * (MAX_UNPACKED_BYTES + 1), compresslevel=1)
+    with pytest.raises(DecodeError, match=f"larger than {MAX_UNPACKED_BYTES} bytes"):
         codec.decode(inference(request=Payload(body=bomb, content_encoding="gzip")), flat)
 
 
