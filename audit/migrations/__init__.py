@@ -1,0 +1,1 @@
+"""Changes of the audit database's schema, applied by `audit.schema.migrate`."""
