@@ -258,13 +258,14 @@ def _traffic() -> list[PanelBuilder]:
         ),
         lines(
             "Capture",
-            "What became of the calls that the capture agents saw. Dropped must stay at 0.",
+            "What became of the calls that the capture agents saw. Dropped and unreadable must stay at 0.",
             query(captured("govern_capture_captured_total"), "{{service}} captured"),
             query(captured("govern_capture_sampled_out_total"), "{{service}} sampled out"),
             query(captured("govern_capture_dropped_total"), "{{service}} dropped"),
+            query(captured("govern_spool_corrupt_records_total"), "{{service}} unreadable"),
             query(captured("govern_capture_shipped_total"), "{{service}} shipped"),
             unit="reqps",
-            dashed="dropped$",
+            dashed="(dropped|unreadable)$",
         ),
         lines(
             "Spool: records waiting",

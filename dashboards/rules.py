@@ -63,13 +63,15 @@ ALERTS = (
     ),
     Alert(
         name="GovernCaptureLosingRecords",
-        expr=_grows("govern_capture_dropped_total", "namespace, service", "10m"),
+        expr=_grows("govern_capture_dropped_total", "namespace, service", "10m")
+        + " or "
+        + _grows("govern_spool_corrupt_records_total", "namespace, service", "10m"),
         hold="0m",
         severity="critical",
         runbook="capture-losing-records",
         summary="Inferences of {{ $labels.service }} are being lost before they are recorded",
-        description="The spool of {{ $labels.service }} ({{ $labels.namespace }}) is full. The model's answers are not "
-        "affected; its verdicts and the audit log miss records.",
+        description="The spool of {{ $labels.service }} ({{ $labels.namespace }}) is full, or a record in it cannot be "
+        "read back. The model's answers are not affected; its verdicts and the audit log miss records.",
     ),
     Alert(
         name="GovernDeadLettersGrowing",

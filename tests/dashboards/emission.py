@@ -28,6 +28,7 @@ def _mirror(metrics: Metrics) -> None:
     metrics.capture_sampled_out.labels(*names).inc(18)
     metrics.capture_dropped.labels(*names).inc(2)
     metrics.capture_shipped.labels(*names).inc(80)
+    metrics.spool_corrupt.labels(*names).inc()
     metrics.spool_bytes.labels(*names).set(4096)
     metrics.spool_pending.labels(*names).set(3)
 
