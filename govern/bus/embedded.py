@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -57,6 +58,7 @@ class EmbeddedBus:
         self._clock = clock
         self._next_sweep = 0.0
         self._topics: dict[str, TopicSpec] = {}
+        self._subscriptions = weakref.WeakSet[EmbeddedSubscription]()
         self._open = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -78,6 +80,7 @@ class EmbeddedBus:
             opening.push_async_callback(self._reader.close)
             self._watcher = await asyncio.to_thread(self._connect, timeout_s=0.0)
             opening.callback(self._watcher.close)
+            opening.push_async_callback(self._leave_groups)
             self._open = opening.pop_all()
         return self
 
@@ -156,6 +159,7 @@ class EmbeddedBus:
             on_revoked=on_revoked,
         )
         await subscription.join()
+        self._subscriptions.add(subscription)
         return subscription
 
     async def read(self, partition: Partition, start: int, *, max_messages: int = 1000) -> list[Message]:
@@ -170,6 +174,10 @@ class EmbeddedBus:
     def _connect(self, *, timeout_s: float = BUSY_TIMEOUT_S) -> SqliteLog:
         with alone(self._folder):
             return SqliteLog(self._path, max_bytes=self._max_bytes, timeout_s=timeout_s).create()
+
+    async def _leave_groups(self) -> None:
+        for left_open in list(self._subscriptions):
+            await left_open.close()
 
     async def _sweep(self) -> None:
         now = self._clock()

@@ -207,7 +207,7 @@ class Subscription(Protocol):
 
 
 class Bus(Protocol):
-    """A connection. Use as an async context manager."""
+    """A connection. Use as an async context manager; its end closes the subscriptions and transactors left open."""
 
     async def __aenter__(self) -> Self: ...
 

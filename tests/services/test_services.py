@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,13 +66,16 @@ def test_a_service_ends_with_its_owner_even_if_that_is_killed(sign: signal.Signa
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
     assert owner.stdout is not None
     with owner.stdout:
-        assert f":{port}/postgres" in owner.stdout.readline().decode()
+        said = owner.stdout.readline().decode()
+    assert f":{port}/postgres" in said
     os.kill(owner.pid, sign)
     owner.wait(60)
     deadline = time.monotonic() + 30
     while listening(port) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not listening(port)
+    log = Path(said.split("log: ")[1].split(";")[0])
+    shutil.rmtree(log.parent, ignore_errors=True)  # which a killed owner has left
 
 
 def test_a_missing_program_is_named_with_its_package() -> None:

@@ -1,0 +1,219 @@
+"""The bus on Apache Kafka, through aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import Sequence
+from typing import Final, Self
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from govern.bus.kafka_errors import kafka_errors
+from govern.bus.kafka_group import KafkaSubscription
+from govern.bus.kafka_producer import KafkaProducer, KafkaTransactor
+from govern.bus.kafka_reader import KafkaReader
+from govern.bus.protocol import (
+    Message,
+    Outgoing,
+    Partition,
+    Rebalance,
+    Subscription,
+    TopicMismatch,
+    TopicSpec,
+    Transactor,
+    UnknownTopic,
+)
+
+#: How long a call waits for the broker, seconds. A restart of a broker, with its election, takes about 10 s.
+TIMEOUT_S: Final = 30.0
+
+#: After how long without a heartbeat a member's partitions go to others, seconds: Kafka's least (a crashed worker is
+#: replaced after that time) plus room for a detector that keeps the event loop busy.
+SESSION_TIMEOUT_S: Final = 10.0
+
+#: As many copies of a topic as the cluster has brokers for, up to this.
+_REPLICAS: Final = 3
+
+#: A compacted topic holds state that is read as a whole at each start. Kafka compacts closed segments only, and by
+#: default closes one after a week: these settings keep the reading short.
+_COMPACTED: Final = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+
+#: How often to look whether a topic just created has become known, seconds.
+_LOOK_S: Final = 0.05
+
+
+class KafkaBus:
+    """A `Bus` on the cluster that `bootstrap` ("host:port[,host:port...]") belongs to.
+
+    Args:
+        client_id: by what name the broker's log and quotas know this process.
+        timeout_s: how long a call waits for the broker before it raises a retriable `BusError`.
+        session_timeout_s: after how long a member that has died loses its partitions.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        client_id: str = "govern",
+        timeout_s: float = TIMEOUT_S,
+        session_timeout_s: float = SESSION_TIMEOUT_S,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+        self._timeout_s = timeout_s
+        self._session_timeout_s = session_timeout_s
+        self._counts: dict[str, int] = {}
+        self._handed_out = weakref.WeakSet[KafkaTransactor | KafkaSubscription]()
+        self._producer: KafkaProducer | None = None
+        self._reader: KafkaReader | None = None
+        self._starting = asyncio.Lock()  # of the producer and the reader, which are made when first needed
+
+    async def __aenter__(self) -> Self:
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=self._client_id)
+        try:
+            async with kafka_errors(f"Kafka at {self._bootstrap}", timeout_s=self._timeout_s):
+                await self._admin.start()
+        except BaseException:
+            await self._admin.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._admin.close)
+            if self._reader is not None:
+                closing.push_async_callback(self._reader.close)
+            if self._producer is not None:
+                closing.push_async_callback(self._producer.close)
+            for left_open in self._handed_out:
+                closing.push_async_callback(left_open.close)
+
+    async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        async with kafka_errors(f"Kafka at {self._bootstrap}", timeout_s=self._timeout_s):
+            existing = await self._describe()
+            missing = [spec for spec in specs if spec.name not in existing]
+            if missing:
+                await self._create(missing)
+                while not {spec.name for spec in specs} <= existing.keys():
+                    await asyncio.sleep(_LOOK_S)
+                    existing = await self._describe()
+            compacted = await self._compacted([spec.name for spec in specs])
+        for spec in specs:
+            count, compact = existing[spec.name], spec.name in compacted
+            if count < spec.partitions or compact != spec.compacted:
+                raise TopicMismatch.between(spec, partitions=count, compacted=compact)
+
+    async def partitions(self, topic: str) -> int:
+        if topic not in self._counts:
+            async with kafka_errors(topic, timeout_s=self._timeout_s):
+                self._counts = await self._describe()
+        count = self._counts.get(topic)
+        if count is None:
+            raise UnknownTopic.named(topic)
+        return count
+
+    async def publish(self, topic: str, messages: Sequence[Outgoing]) -> None:
+        await self.partitions(topic)
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await KafkaProducer.start(
+                    self._bootstrap, self.partitions, client_id=self._client_id, timeout_s=self._timeout_s
+                )
+            producer = self._producer
+        try:
+            await producer.delivered(topic, await producer.send(topic, messages))
+        except BaseException:
+            if self._producer is producer:
+                self._producer = None
+            await producer.discard()
+            raise
+
+    async def transactor(self, transactional_id: str) -> Transactor:
+        producer = await KafkaProducer.start(
+            self._bootstrap,
+            self.partitions,
+            client_id=self._client_id,
+            timeout_s=self._timeout_s,
+            transactional_id=transactional_id,
+        )
+        transactor = KafkaTransactor(producer, transactional_id)
+        self._handed_out.add(transactor)
+        return transactor
+
+    async def subscribe(
+        self,
+        topics: Sequence[str],
+        group: str,
+        *,
+        on_assigned: Rebalance | None = None,
+        on_revoked: Rebalance | None = None,
+    ) -> Subscription:
+        for topic in topics:
+            await self.partitions(topic)
+        subscription = await KafkaSubscription.join(
+            self._bootstrap,
+            topics,
+            group,
+            client_id=self._client_id,
+            session_timeout_s=self._session_timeout_s,
+            timeout_s=self._timeout_s,
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+        )
+        self._handed_out.add(subscription)
+        return subscription
+
+    async def read(self, partition: Partition, start: int, *, max_messages: int = 1000) -> list[Message]:
+        return await (await self._reader_of(partition)).read(partition, start, max_messages)
+
+    async def end_offset(self, partition: Partition) -> int:
+        return await (await self._reader_of(partition)).end_offset(partition)
+
+    async def read_table(self, partition: Partition) -> dict[bytes, bytes]:
+        return await (await self._reader_of(partition)).table(partition)
+
+    async def _reader_of(self, partition: Partition) -> KafkaReader:
+        if partition.partition >= await self.partitions(partition.topic):
+            raise UnknownTopic.named(f"{partition.topic}, partition {partition.partition}")
+        async with self._starting:
+            if self._reader is None:
+                self._reader = await KafkaReader.start(
+                    self._bootstrap, client_id=self._client_id, timeout_s=self._timeout_s
+                )
+            return self._reader
+
+    async def _describe(self) -> dict[str, int]:
+        """Topic -> number of partitions. Of all topics: to ask for one could create it (auto.create.topics.enable)."""
+        found = await self._admin.describe_topics()
+        return {topic["topic"]: len(topic["partitions"]) for topic in found if not topic["error_code"]}
+
+    async def _create(self, specs: Sequence[TopicSpec]) -> None:
+        brokers = (await self._admin.describe_cluster())["brokers"]
+        topics = [
+            NewTopic(
+                name=spec.name,
+                num_partitions=spec.partitions,
+                replication_factor=min(_REPLICAS, len(brokers)),
+                topic_configs=_COMPACTED if spec.compacted else {"retention.ms": str(spec.retention_ms or -1)},
+            )
+            for spec in specs
+        ]
+        response = await self._admin.create_topics(topics)
+        for name, code, *_ in response.topic_errors:
+            # Another process may have been a moment faster; the check that follows holds for its topic too.
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise for_code(code)(name)
+
+    async def _compacted(self, topics: Sequence[str]) -> frozenset[str]:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": ""}) for name in topics]
+        compacted = set()
+        for response in await self._admin.describe_configs(resources):
+            for _error, _why, _kind, name, entries in response.resources:
+                if any(key == "cleanup.policy" and "compact" in value for key, value, *_ in entries):
+                    compacted.add(name)
+        return frozenset(compacted)

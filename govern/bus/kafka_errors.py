@@ -1,0 +1,53 @@
+"""aiokafka's errors, and its silence, as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
+)
+
+from govern.bus.protocol import BusError, Fenced, MessageTooLarge, UnknownTopic
+
+
+@contextlib.asynccontextmanager
+async def kafka_errors(what: str, *, timeout_s: float) -> AsyncIterator[None]:
+    """Bound the block's time (aiokafka tries again for ever while the broker is away) and translate its errors.
+
+    Args:
+        what: the topic, group or transactional id that the block deals with.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise BusError(
+            what,
+            why=f"the broker has not answered for {timeout_s:.0f} s",
+            fix="check that the broker runs and can be reached; the same call may then succeed",
+        ) from error
+    except (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping) as error:
+        raise Fenced.holder(what) from error
+    except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+        raise too_large(what, why="the broker takes no message of this size") from error
+    except UnknownTopicOrPartitionError as error:
+        raise UnknownTopic.named(what) from error
+    except KafkaError as error:
+        raise BusError(
+            what,
+            why=f"Kafka says: {error!r}",
+            fix="check the broker's state and its log; the same call may succeed later",
+        ) from error
+
+
+def too_large(what: str, *, why: str) -> MessageTooLarge:
+    return MessageTooLarge(what, why=why, fix="send less, or raise max.message.bytes of the topic and of this client")
