@@ -224,17 +224,17 @@ def _kind(table: Table, name: str) -> tuple[FeatureKind, str]:
             why="every cell is missing, so nothing can be learned of it",
             fix="exclude the column",
         )
-    declared = pa.types.is_dictionary(column.type)
-    kind = column.type.value_type if declared else column.type
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return "categorical", "BYTES"
     if pa.types.is_boolean(kind):
         return "categorical", "BOOL"
     if pa.types.is_integer(kind):
-        few = declared or _few(column, MAX_INTEGER_CATEGORIES)
-        return ("categorical" if few else "numeric"), "INT64"
+        return ("categorical" if _few(column, MAX_INTEGER_CATEGORIES) else "numeric"), "INT64"
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return ("categorical" if declared else "numeric"), "FP64"
-    few = declared or ((pa.types.is_string(kind) or pa.types.is_large_string(kind)) and _few(column, MAX_CATEGORIES))
-    return ("categorical" if few else "text"), "BYTES"
+        return "numeric", "FP64"
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return ("categorical" if text and _few(column, MAX_CATEGORIES) else "text"), "BYTES"
 
 
 def _few(column: pa.ChunkedArray[Any], limit: int) -> bool:
