@@ -123,11 +123,11 @@ class ModelDistillation:
         """
         require_rows(reference, MIN_REFERENCE_ROWS, method=self.method, what="reference")
         columns = require_kinds(reference.schema, "numeric", "categorical", method=self.method)
-        logits = self._logits(reference)
+        logits = centred_log_odds(reference, self.output, method=self.method)
         order = np.random.default_rng(self.seed).permutation(len(reference))
         held, used = np.split(order, [round(HELD_OUT * len(order))])
         student = Student.fit(reference.take(used), columns, logits[used], epochs=self.epochs, seed=self.seed)
-        scores = _divergence(logits[held], student(reference.take(held)), self.divergence)
+        scores = self._divergence(logits[held], student(reference.take(held)))
         threshold = float(np.quantile(scores, 1.0 - self.false_positive_rate, method="higher"))
         self._restore(
             Fitted.of(
@@ -158,14 +158,14 @@ class ModelDistillation:
         state = fitted(self._state, self.method)
         require_schema(window, state.schema, method=self.method)
         require_rows(window, self.min_instances, method=self.method, what="window")
-        logits, known = self._logits(window), self._student(window)
+        logits, known = centred_log_odds(window, self.output, method=self.method), self._student(window)
         if logits.shape != known.shape:
             raise BadInput(
                 f"{self.method}: output {self.output!r} has {logits.shape[1]} classes",
                 why=f"in the reference it had {known.shape[1]}",
                 fix="fit the detector for this revision of the model",
             )
-        scores = _divergence(logits, known, self.divergence)
+        scores = self._divergence(logits, known)
         return InstanceScores(scores=scores, flagged=scores > self.threshold, threshold=self.threshold)
 
     def save(self, path: Path) -> None:
@@ -185,8 +185,8 @@ class ModelDistillation:
             raise state.damaged(str(error)) from error
         self._state = state
 
-    def _logits(self, frame: Frame) -> Floats:
-        return centred_log_odds(frame, self.output, method=self.method) / self.temperature
+    def _divergence(self, model: Floats, student: Floats) -> Floats:
+        return divergence_of(model / self.temperature, student / self.temperature, self.divergence)
 
 
 def centred_log_odds(frame: Frame, output: str, *, method: str) -> Floats:
@@ -216,7 +216,7 @@ def centred_log_odds(frame: Frame, output: str, *, method: str) -> Floats:
     return np.asarray(logits - logits.mean(axis=1, keepdims=True), dtype=np.float64)
 
 
-def _divergence(model: Floats, student: Floats, divergence: Divergence) -> Floats:
+def divergence_of(model: Floats, student: Floats, divergence: Divergence) -> Floats:
     """(n,) nats between the answers that two (n, k) log-odds stand for."""
     if divergence == "kl":
         p = softmax(model, axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
+from threadpoolctl import threadpool_limits
 
 from detectors.base import Array
 from govern.errors import BadInput
@@ -85,7 +86,8 @@ class Student:
             max_iter=epochs,
             random_state=seed,
         )
-        with warnings.catch_warnings():
+        # One thread: the matrices are too small to share out, and the order of additions stays the same anywhere.
+        with warnings.catch_warnings(), threadpool_limits(limits=1, user_api="blas"):
             # Stopping at the stated number of epochs is the budget, not a fault.
             warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit(wide, targets if targets.shape[1] > 1 else targets[:, 0])

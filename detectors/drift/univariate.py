@@ -76,7 +76,7 @@ def kolmogorov_smirnov(reference: Floats, window: Floats, *, tail: Tail = "asymp
             warnings.simplefilter("ignore", RuntimeWarning)
             p_value = float(ks_2samp(reference, values, method="exact").pvalue)
     else:
-        p_value = survival(d, round(n * m / (n + m)))
+        p_value = survival(d, max(1, round(n * m / (n + m))))
     return Outcome(d, p_value, d, m)
 
 

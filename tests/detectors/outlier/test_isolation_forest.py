@@ -1,0 +1,111 @@
+"""The isolation forest against scikit-learn's, its oracle."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
+
+from detectors.outlier.isolation_forest import IsolationForestOutlier
+from detectors.outlier.trees import Forest, average_path_length
+from govern.errors import BadInput
+from govern.frame import MISSING, UNSEEN, Frame
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_samples": 2}, {"max_samples": 64, "n_estimators": 7}, {"max_features": 0.4}, {"bootstrap": True}],
+)
+def test_walk_agrees_with_scikit_learn(seed, options):
+    rng = np.random.default_rng(seed)
+    rows = np.round(rng.normal(size=(700, 6)), 1)
+    rows[:, 5] = 3.0
+    forest = IsolationForest(random_state=seed, **options).fit(rows)
+    probes = np.vstack((rows, rng.normal(size=(300, 6)) * 4, np.full((1, 6), 1e30)))
+    np.testing.assert_allclose(Forest.of(forest).scores(probes), -forest.score_samples(probes), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_detector_agrees_with_scikit_learn_on_real_data(acs, seed):
+    reference, window = acs[2015], acs[2018]
+    detector = IsolationForestOutlier(seed=seed).fit(reference)
+    oracle = IsolationForest(random_state=seed).fit(reference.matrix())
+    np.testing.assert_allclose(
+        detector.score(window).scores, -oracle.score_samples(window.matrix()), rtol=0, atol=1e-12
+    )
+
+
+def test_average_path_length_of_small_trees():
+    assert average_path_length(np.array([0, 1, 2])).tolist() == [0.0, 0.0, 1.0]
+    assert average_path_length(np.array([3]))[0] == pytest.approx(1.2073923, abs=1e-6)
+
+
+@pytest.mark.parametrize("contamination", [0.005, 0.02, 0.1])
+def test_contamination_is_the_share_that_is_flagged(make_table, contamination):
+    reference = make_table(4000, seed=1)
+    detector = IsolationForestOutlier(contamination=contamination).fit(reference)
+    assert detector.score(reference).flagged.sum() <= contamination * 4000
+    fresh = detector.score(make_table(4000, seed=2)).flagged.sum()
+    assert binom.ppf(0.001, 4000, contamination * 0.7) <= fresh <= binom.ppf(0.999, 4000, contamination * 1.4)
+
+
+def test_strange_rows_are_flagged(make_table):
+    detector = IsolationForestOutlier().fit(make_table(3000, seed=1))
+    plain, strange = make_table(500, seed=2), make_table(500, seed=3)
+    strange = dataclasses.replace(
+        strange, columns=tuple(c * 4 if c.dtype == np.float64 else c for c in strange.columns)
+    )
+    scores = np.concatenate((detector.score(plain).scores, detector.score(strange).scores))
+    assert roc_auc_score(np.repeat([0, 1], 500), scores) > 0.9
+    assert detector.score(strange).flagged.mean() > 10 * detector.score(plain).flagged.mean()
+
+
+def _holed(frame: Frame) -> Frame:
+    first = frame.columns[0].copy()
+    first[:] = np.nan
+    codes = frame.columns[-1].copy()
+    codes[:] = MISSING
+    return dataclasses.replace(frame, columns=(first, *frame.columns[1:-1], codes))
+
+
+def test_a_missing_value_counts_as_the_typical_one(make_table):
+    reference, window = make_table(1000, seed=1), make_table(50, seed=2)
+    detector = IsolationForestOutlier().fit(reference)
+    typical = dataclasses.replace(
+        window,
+        columns=(
+            np.full(50, np.median(reference["x0"])),
+            *window.columns[1:-1],
+            np.full(50, np.bincount(reference["c1"]).argmax(), dtype=np.int32),
+        ),
+    )
+    assert detector.score(_holed(window)).scores.tolist() == detector.score(typical).scores.tolist()
+
+
+def test_an_unseen_category_is_stranger_than_a_seen_one(make_table):
+    reference, window = make_table(1000, seed=1), make_table(200, seed=2)
+    unseen = dataclasses.replace(window, columns=(*window.columns[:-1], np.full(200, UNSEEN, dtype=np.int32)))
+    detector = IsolationForestOutlier().fit(reference)
+    assert detector.score(unseen).scores.mean() > detector.score(window).scores.mean()
+
+
+def test_numbers_beyond_float32_are_scored(make_table):
+    reference, window = make_table(500, seed=1), make_table(3, seed=2)
+    huge = dataclasses.replace(window, columns=(np.array([1e300, -1e300, np.inf]), *window.columns[1:]))
+    assert np.isfinite(IsolationForestOutlier().fit(reference).score(huge).scores).all()
+
+
+def test_a_feature_without_values_in_the_reference(make_table):
+    with pytest.raises(BadInput, match="'x0' has no value in the reference: all 100 are missing"):
+        IsolationForestOutlier().fit(_holed(make_table(100)))
+
+
+@pytest.mark.parametrize("params", [{"contamination": 0.0}, {"n_estimators": 0}, {"max_samples": 1}])
+def test_bad_parameters(params):
+    with pytest.raises(BadInput, match=f"isolation_forest: {next(iter(params))} is"):
+        IsolationForestOutlier(**params)

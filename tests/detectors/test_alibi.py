@@ -1,0 +1,119 @@
+"""alibi-detect as the oracle of the native detectors, over many seeds and on the census."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+
+from govern import plugins
+from govern.detection import WindowScores
+from govern.errors import ArtifactError, BadInput
+from govern.frame import MISSING, UNSEEN
+
+pytestmark = [
+    pytest.mark.alibi,
+    pytest.mark.skipif(importlib.util.find_spec("alibi_detect") is None, reason="the extra [alibi] is not installed"),
+]
+
+PAIRS = [("ks", "KSDrift"), ("chi_squared", "ChiSquareDrift"), ("tabular", "TabularDrift")]
+SEEDS = range(40)
+
+
+def detectors(native: str, borrowed: str, **params: object):
+    return (
+        plugins.load(plugins.DETECTORS, native)(**params),
+        plugins.load(plugins.DETECTORS, f"alibi_detect.{borrowed}")(**params),
+    )
+
+
+def assert_agree(ours: WindowScores, theirs: WindowScores) -> None:
+    """Same features, statistic and p-value to 1e-6 (alibi-detect keeps float32), same verdicts."""
+    assert [one.feature for one in ours.features] == [one.feature for one in theirs.features]
+    for name in ("statistic", "p_value"):
+        np.testing.assert_allclose(
+            [getattr(one, name) for one in ours.features],
+            [getattr(one, name) for one in theirs.features],
+            rtol=1e-6,
+            atol=1e-6,
+        )
+    assert [one.is_drift for one in ours.features] == [one.is_drift for one in theirs.features]
+    assert (ours.alarm, ours.correction) == (theirs.alarm, theirs.correction)
+    assert ours.threshold == pytest.approx(theirs.threshold, rel=1e-9)
+
+
+@pytest.mark.parametrize("correction", ["bonferroni", "fdr"])
+@pytest.mark.parametrize(("native", "borrowed"), PAIRS)
+def test_same_verdict_on_all_seeds(make_table, native, borrowed, correction):
+    alarms = set()
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        size, least = int(rng.integers(30, 1500)), int(rng.integers(20, 600))
+        ours, theirs = detectors(native, borrowed, correction=correction, p_val=float(rng.uniform(0.01, 0.3)))
+        reference = make_table(size, seed=2 * seed)
+        window = make_table(least, seed=2 * seed + 1, shift=float(rng.choice([0.0, 0.15, 0.5])))
+        found = ours.fit(reference).score(window)
+        assert_agree(found, theirs.fit(reference).score(window))
+        alarms.add(found.alarm)
+    assert alarms == {True, False}
+
+
+@pytest.mark.parametrize("correction", ["bonferroni", "fdr"])
+@pytest.mark.parametrize(("native", "borrowed"), PAIRS)
+@pytest.mark.parametrize("year", [2015, 2018])
+def test_same_verdict_on_the_census(acs, native, borrowed, correction, year):
+    ours, theirs = detectors(native, borrowed, correction=correction)
+    reference = acs[2015].take(slice(0, 3000))
+    ours.fit(reference)
+    theirs.fit(reference)
+    for start in range(3000, 4000, 250):
+        window = acs[year].take(slice(start, start + 250))
+        assert_agree(ours.score(window), theirs.score(window))
+
+
+def test_same_verdict_with_missing_and_unseen_categories(make_table):
+    ours, theirs = detectors("tabular", "TabularDrift")
+    reference, window = make_table(900, seed=1), make_table(200, seed=2)
+    codes = window["c0"].copy()
+    codes[::5], codes[1::7] = MISSING, UNSEEN
+    window = dataclasses.replace(window, columns=(*window.columns[:3], codes, window.columns[4]))
+    assert_agree(ours.fit(reference).score(window), theirs.fit(reference).score(window))
+
+
+def test_missing_numbers_are_refused(make_table):
+    _, theirs = detectors("tabular", "TabularDrift")
+    theirs.fit(make_table(200, seed=1))
+    with pytest.raises(BadInput, match=r"feature 'x\d' is missing in row \d+"):
+        theirs.score(make_table(100, seed=2, missing=0.2))
+
+
+def test_no_uncorrected_verdicts():
+    with pytest.raises(BadInput, match='alibi-detect knows "bonferroni" and "fdr"'):
+        detectors("ks", "KSDrift", correction="none")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_isolation_forests_agree(acs, seed):
+    """alibi-detect's score is scikit-learn's, moved by one half."""
+    ours, theirs = detectors("isolation_forest", "IForest", contamination=0.05, seed=seed)
+    ours.fit(acs[2015])
+    theirs.fit(acs[2015])
+    found, oracle = ours.score(acs[2018]), theirs.score(acs[2018])
+    np.testing.assert_allclose(found.scores, oracle.scores + 0.5, rtol=0, atol=1e-12)
+    # Thresholds: the native one is a score of the reference, alibi-detect's lies between two of them.
+    assert abs(found.threshold - oracle.threshold - 0.5) < 1e-3
+    between = (found.scores > min(found.threshold, oracle.threshold + 0.5)) & (
+        found.scores <= max(found.threshold, oracle.threshold + 0.5)
+    )
+    assert (found.flagged == oracle.flagged)[~between].all()
+
+
+def test_another_forest_is_noticed(make_table, tmp_path):
+    detector = plugins.load(plugins.DETECTORS, "alibi_detect.IForest")().fit(make_table(200, seed=1))
+    detector.save(tmp_path / "a")
+    manifest = tmp_path / "a" / "artifact.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ArtifactError, match="the forest grown from its reference is another one"):
+        type(detector).load(tmp_path / "a")
