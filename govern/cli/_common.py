@@ -33,6 +33,13 @@ MetricsPortOption = Annotated[
     int, typer.Option("--metrics-port", envvar="GOVERN_METRICS_PORT", help="Port of /metrics; 0 = none.")
 ]
 
+MetricsHostOption = Annotated[
+    str,
+    typer.Option(
+        "--metrics-host", envvar="GOVERN_METRICS_HOST", help="Address that /metrics listens on; 0.0.0.0 in a pod."
+    ),
+]
+
 #: The shell's convention for a command that was used wrongly or given bad input.
 EXIT_BAD_INPUT: Final = 2
 EXIT_FAILURE: Final = 1
@@ -51,15 +58,21 @@ def fail(error: GovernError) -> NoReturn:
 
 
 def telemetry(
-    stack: ExitStack, service: str, registry: CollectorRegistry, metrics_port: int, otlp: str | None
+    stack: ExitStack, service: str, registry: CollectorRegistry, metrics_at: tuple[str, int], otlp: str | None
 ) -> tuple[Metrics, TracerProvider]:
-    """The process's metrics (served until the stack unwinds when a port is given), traces and logs."""
+    """The process's metrics, traces and logs.
+
+    Args:
+        metrics_at: host and port that /metrics is served on until the stack unwinds; port 0 = not served.
+        otlp: base URL of an OTLP/HTTP collector; None = spans go nowhere.
+    """
     configure(level="INFO", json=not sys.stderr.isatty())
     metrics = Metrics(registry)
     provider = tracer_provider(service, endpoint=otlp)
     stack.callback(provider.shutdown)
-    if metrics_port:
-        stack.enter_context(serve_metrics(registry, host="127.0.0.1", port=metrics_port))
+    host, port = metrics_at
+    if port:
+        stack.enter_context(serve_metrics(registry, host=host, port=port))
     return metrics, provider
 
 

@@ -11,7 +11,15 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from govern.bus import open_bus
-from govern.cli._common import BusOption, MetricsPortOption, NamespaceOption, OtlpOption, run_until_signal, telemetry
+from govern.cli._common import (
+    BusOption,
+    MetricsHostOption,
+    MetricsPortOption,
+    NamespaceOption,
+    OtlpOption,
+    run_until_signal,
+    telemetry,
+)
 from govern.errors import ConfigError
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
@@ -23,6 +31,7 @@ def worker(
     bus: BusOption,
     namespace: NamespaceOption = "default",
     group: Annotated[str, typer.Option(help="Consumer group; one for each set of pipelines.")] = "govern-worker",
+    metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
 ) -> None:
@@ -32,7 +41,9 @@ def worker(
 
     async def serve(stop: asyncio.Event) -> None:
         with ExitStack() as stack:
-            metrics, provider = telemetry(stack, "govern-worker", CollectorRegistry(), metrics_port, otlp)
+            metrics, provider = telemetry(
+                stack, "govern-worker", CollectorRegistry(), (metrics_host, metrics_port), otlp
+            )
             reporter = Reporter(metrics, provider.get_tracer("govern.worker") if otlp else None)
             async with open_bus(bus, client_id="govern-worker") as connection:
                 await Worker(

@@ -27,6 +27,10 @@ class Reporter:
     def lag(self, namespace: str, records: int) -> None:
         self._metrics.consumer_lag.labels(*labels(namespace=namespace, step="worker")).set(records)
 
+    def forget_windows(self) -> None:
+        """Stop showing the newest windows: another worker judges them from now on."""
+        self._metrics.forget_windows()
+
     def judged(self, verdict: Verdict, traceparents: Sequence[str]) -> str:
         """Record the span of a verdict, child of its newest instance's and linked to others; return its traceparent."""
         if self._tracer is None:

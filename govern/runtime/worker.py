@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
 from msgspec.structs import replace
 
 from govern import record as records
@@ -28,6 +27,7 @@ from govern.record import ConfigChange
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.report import Reporter
 from govern.runtime.task import Effects, Judgement, PartitionTask
+from govern.telemetry.logging import get_logger
 
 #: A verdict waits at most this long for its transaction. Shorter costs a round trip of transactions per window;
 #: longer adds to the age of every verdict.
@@ -39,7 +39,7 @@ HOUSEKEEPING_S: Final = 0.5
 #: Wait before joining again after a failure of the bus: doubles from the first to the last.
 BACKOFF_S: Final = (0.2, 10.0)
 
-log = structlog.get_logger("govern.worker")
+log = get_logger("govern.worker")
 
 
 @dataclass(slots=True)
@@ -236,10 +236,12 @@ class Worker:
             finally:
                 await assigned.transactor.close()
             log.info("partition given up", partition=tp.partition)
+        self._reporter.forget_windows()
 
     async def _abandon(self) -> None:
         """Drop every task without committing, and leave the group."""
         held, self._held = self._held, {}
+        self._reporter.forget_windows()
         for assigned in held.values():
             await assigned.transactor.close()
         subscription, self._subscription = self._subscription, None

@@ -13,7 +13,7 @@ PROGRAMS = {
     "postgres": ("postgresql", "the audit store"),
     "prometheus": ("prometheus", "dashboards and alert rules"),
     "promtool": ("prometheus", "alert rules"),
-    "go": ("golang", "building Helm and the OpenTelemetry collector"),
+    "go": ("golang", "building Helm and the OpenTelemetry collector; 1.21 or later fetches the release it needs"),
     "git": ("git", "the checkout"),
 }
 
