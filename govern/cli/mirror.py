@@ -6,18 +6,32 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from govern.errors import MissingExtra
+from govern.bus import open_bus
+from govern.cli._common import OtlpOption
+from govern.errors import ConfigError, MissingExtra
 from govern.mirror.config import MirrorConfig, load
+from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
+from govern.mirror.folder import make_private
+from govern.mirror.inspect import inspect_agents, inspect_segments
 from govern.mirror.proxy import Proxy
 from govern.mirror.recorder import open_recorder
+from govern.mirror.shipper import Shipper
+from govern.telemetry.http import serve_metrics
 from govern.telemetry.logging import configure
+from govern.telemetry.metrics import Metrics
+from govern.telemetry.tracing import tracer_provider
 
 app = typer.Typer(no_args_is_help=True)
+spool_app = typer.Typer(no_args_is_help=True, help="Look into the spool of this pod.")
+app.add_typer(spool_app, name="spool")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; see MirrorConfig.")]
 ServiceOption = Annotated[str | None, typer.Option(help="Name of the inference service.")]
@@ -79,6 +93,94 @@ def _stop_on_signals() -> asyncio.Event:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     return stop
+
+
+@app.command()
+def ship(
+    config: ConfigOption = None,
+    bus: Annotated[str | None, typer.Option(help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")] = None,
+    namespace: NamespaceOption = None,
+    service: ServiceOption = None,
+    pod: PodOption = None,
+    spool_dir: SpoolOption = None,
+    disk_dir: DiskOption = None,
+    metrics_listen: Annotated[str | None, typer.Option(help="host:port of /metrics.")] = None,
+    otlp: OtlpOption = None,
+) -> None:
+    """Carry what was captured to the bus, until SIGTERM or Ctrl-C, and then until the agents of the spool end."""
+    settings = load(
+        config,
+        flags={
+            "bus": bus,
+            "namespace": namespace,
+            "service": service,
+            "pod": pod,
+            "spool_dir": spool_dir,
+            "disk_dir": disk_dir,
+            "metrics_listen": metrics_listen,
+        },
+    )
+    if not settings.bus:
+        raise ConfigError("bus", why="the shipper needs one", fix="set GOVERN_BUS, --bus or `bus:` in the file")
+    configure(level="INFO", json=not sys.stderr.isatty())
+    _run(_ship(settings, otlp))
+
+
+async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
+    registry = SnapshotRegistry()
+    host, port = settings.metrics_address
+    make_private(settings.spool_dir)
+    with ExitStack() as stack:
+        served = stack.enter_context(serve_metrics(registry, host, port))
+        provider = tracer_provider("govern-shipper", endpoint=otlp)
+        stack.callback(provider.shutdown)
+        shipper = Shipper(
+            settings,
+            open_bus=lambda: open_bus(settings.bus, client_id="govern-shipper"),
+            metrics=CaptureMetrics(Metrics(registry), registry.updating, settings.spool_dir),
+            tracer=provider.get_tracer("govern.mirror") if otlp else None,
+        )
+        typer.echo(f"shipping {settings.spool_dir} to {settings.bus}, metrics on {served.url}/metrics", err=True)
+        await shipper.run(_stop_on_signals())
+
+
+@spool_app.command("ls")
+def spool_ls(config: ConfigOption = None, spool_dir: SpoolOption = None, disk_dir: DiskOption = None) -> None:
+    """Show the spool's agents and segments."""
+    settings = load(config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
+    agents = Table("agent", "alive", "seen", "captured", "sampled out", "dropped", title="agents")
+    for agent in inspect_agents(settings.spool_dir):
+        counts = agent.counts
+        agents.add_row(
+            agent.info.agent,
+            "yes" if agent.alive else "no",
+            *(f"{number:,}" for number in (counts.seen, counts.captured, counts.sampled_out, counts.dropped)),
+        )
+    lying = Table("segment", "records from", "bytes", "sealed", title="segments")
+    for segment in inspect_segments(_folders(settings)):
+        header = segment.header
+        lying.add_row(str(segment.path), f"{header.first_seq:,}", f"{header.end:,}", "yes" if header.sealed else "no")
+    Console().print(agents, lying)
+
+
+@spool_app.command("verify")
+def spool_verify(config: ConfigOption = None, spool_dir: SpoolOption = None, disk_dir: DiskOption = None) -> None:
+    """Read every record of the spool and check its checksum; exit 1 when one is damaged."""
+    settings = load(config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
+    n_records = n_damaged = 0
+    for segment in inspect_segments(_folders(settings)):
+        checked = segment.verify()
+        n_records += checked.n_records
+        for damage in checked.damaged:
+            n_damaged += 1
+            typer.echo(f"{segment.path}: bytes {damage.start} to {damage.stop} are no record", err=True)
+    typer.echo(f"{n_records:,} records are whole, {n_damaged:,} places are damaged")
+    if n_damaged:
+        raise typer.Exit(1)
+
+
+def _folders(settings: MirrorConfig) -> list[Path]:
+    return [settings.spool_dir] + ([settings.disk_dir] if settings.disk_dir else [])
 
 
 def _run(main: Coroutine[object, object, None]) -> None:

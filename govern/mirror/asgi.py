@@ -1,0 +1,115 @@
+"""ASGI middleware: the same capture as the proxy's, inside a FastAPI or Starlette application, without a hop.
+
+from govern.mirror.asgi import MirrorMiddleware
+from govern.mirror.config import load
+
+app.add_middleware(MirrorMiddleware, config=load(Path("mirror.yaml")))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from govern.mirror.config import MirrorConfig
+from govern.mirror.recorder import Exchange, Recorder, open_recorder
+
+# The types of the ASGI specification, version 3: messages are open dictionaries.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Ways to send a body past the application's messages. Where capture must see it, they are not offered.
+_BLIND_SENDS = ("http.response.pathsend", "http.response.zerocopysend")
+
+
+class MirrorMiddleware:
+    """Captures the inferences of an application.
+
+    Each server process becomes an agent of its own when its first event arrives, so after any fork.
+
+    Args:
+        app: the application.
+        config: `upstream`, `listen` and the timeouts do not matter here.
+
+    Raises:
+        Unavailable: at start-up (the lifespan's, else the first request), the spool's folder is not usable.
+    """
+
+    def __init__(self, app: App, config: MirrorConfig) -> None:
+        self._app = app
+        self._config = config
+        self._recorder: Recorder | None = None
+        self._pid = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        exchange = self._begin(scope) if scope["type"] == "http" else None
+        if exchange is None:
+            await self._app(scope, receive, send)
+            return
+        await _observe(self._app, scope, receive, send, exchange)
+
+    def _begin(self, scope: Scope) -> Exchange | None:
+        target = scope.get("raw_path") or scope["path"].encode()
+        headers = {bytes(name): bytes(value) for name, value in scope["headers"]}
+        return self._open().begin(scope["method"].encode(), target, headers)
+
+    def _open(self) -> Recorder:
+        pid = os.getpid()
+        if self._recorder is None or self._pid != pid:
+            self._recorder = open_recorder(self._config)
+            self._pid = pid
+        return self._recorder
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        recorder = self._open()
+
+        async def told(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                recorder.close()
+            await send(message)
+
+        await self._app(scope, receive, told)
+
+
+async def _observe(app: App, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    extensions = scope.get("extensions")
+    if extensions:
+        offered = {name: value for name, value in extensions.items() if name not in _BLIND_SENDS}
+        scope = {**scope, "extensions": offered}
+    complete = False
+    gone = ""
+
+    async def observed_receive() -> Message:
+        nonlocal gone
+        message = await receive()
+        if message["type"] == "http.request":
+            exchange.request_body(message.get("body", b""))
+        elif message["type"] == "http.disconnect" and not complete:
+            gone = "the client closed the connection before the response was complete"
+        return message
+
+    async def observed_send(message: Message) -> None:
+        nonlocal complete
+        if message["type"] == "http.response.start":
+            headers = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", ())}
+            exchange.response_head(message["status"], headers)
+        elif message["type"] == "http.response.body":
+            exchange.response_body(message.get("body", b""))
+            if not message.get("more_body", False):
+                complete = True
+                exchange.finish(gone)  # before the last byte leaves
+        await send(message)
+
+    try:
+        await app(scope, observed_receive, observed_send)
+    except BaseException as error:
+        exchange.finish(gone or f"the application ended with {type(error).__name__}")
+        raise
+    exchange.finish(gone or "the application ended without a complete response")

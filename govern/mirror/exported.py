@@ -1,0 +1,141 @@
+"""The agents' counters as Prometheus metrics: summed over agents, never going backwards, consistent in every scrape."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+
+from govern.mirror.agent import AgentInfo, Counts
+from govern.record import Inference
+from govern.telemetry.metrics import Metrics, labels
+
+_log: Final = logging.getLogger(__name__)
+
+Labels = tuple[str, ...]
+_FILE: Final = "retired.json"
+
+
+class SnapshotRegistry(CollectorRegistry):
+    """A registry whose scrapes see the counters between two updates, never within one.
+
+    So `seen = captured + sampled_out + dropped` holds in every scrape, although scrapes come from other threads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updating = threading.Lock()
+
+    def collect(self) -> Iterable[Metric]:
+        with self.updating:
+            return iter(list(super().collect()))
+
+
+class _Retired(msgspec.Struct, kw_only=True):
+    """What dead agents had counted, by labels; `last` is the newest of them, in case its file is still there."""
+
+    last: str = ""
+    totals: list[tuple[Labels, tuple[int, int, int]]] = []
+
+
+class CaptureMetrics:
+    """Exports what agents counted. Agents that are gone are remembered in the spool's folder.
+
+    Args:
+        updating: held while the metrics change; the lock of the `SnapshotRegistry` they are in.
+    """
+
+    def __init__(self, metrics: Metrics, updating: threading.Lock, spool_dir: Path) -> None:
+        self._metrics = metrics
+        self._updating = updating
+        self._path = spool_dir / _FILE
+        self._last, self._retired = self._load()
+        self._shown: dict[Labels, Counts] = {}
+
+    def retire(self, info: AgentInfo, counts: Counts) -> None:
+        """Remember the final counts of a dead agent, before its file is deleted.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        if self._last == info.agent:  # remembered before a crash that came before the deletion
+            return
+        key = _labels(info)
+        totals = {**self._retired, key: self._retired.get(key, Counts()) + counts}
+        state = _Retired(last=info.agent, totals=[(name, (*count,)) for name, count in totals.items()])
+        draft = self._path.with_suffix(".draft")
+        draft.write_bytes(msgspec.json.encode(state))
+        os.replace(draft, self._path)
+        self._last, self._retired = info.agent, totals
+
+    def update(self, agents: Mapping[str, tuple[AgentInfo, Counts]], pending: Mapping[str, int]) -> None:
+        """Show the agents' counts now.
+
+        Args:
+            agents: by name, those whose files exist, with their counts.
+            pending: by name, records captured and not yet on the bus.
+        """
+        totals = dict(self._retired)
+        waiting: dict[Labels, int] = dict.fromkeys(totals, 0)
+        for name, (info, counts) in agents.items():
+            key = _labels(info)
+            if name != self._last:
+                totals[key] = totals.get(key, Counts()) + counts
+            waiting[key] = waiting.get(key, 0) + pending.get(name, 0)
+        with self._updating:
+            for key, total in totals.items():
+                shown = self._shown.get(key, Counts())
+                self._metrics.capture_seen.labels(*key).inc(total.seen - shown.seen)
+                self._metrics.capture_captured.labels(*key).inc(total.captured - shown.captured)
+                self._metrics.capture_sampled_out.labels(*key).inc(total.sampled_out - shown.sampled_out)
+                self._metrics.capture_dropped.labels(*key).inc(total.dropped - shown.dropped)
+            for key, count in waiting.items():
+                self._metrics.spool_pending.labels(*key).set(count)
+        self._shown = totals
+
+    def shipped(self, records: Iterable[Inference]) -> None:
+        counts: dict[Labels, int] = {}
+        for record in records:
+            key = labels(
+                namespace=record.namespace,
+                service=record.service,
+                model=record.model,
+                revision=record.revision,
+                endpoint=record.endpoint,
+            )
+            counts[key] = counts.get(key, 0) + 1
+        for key, count in counts.items():
+            self._metrics.capture_shipped.labels(*key).inc(count)
+
+    def corrupt(self, info: AgentInfo, count: int) -> None:
+        self._metrics.spool_corrupt.labels(*_labels(info)).inc(count)
+
+    def held(self, namespace: str, service: str, n_bytes: int) -> None:
+        self._metrics.spool_bytes.labels(*labels(namespace=namespace, service=service)).set(n_bytes)
+
+    def _load(self) -> tuple[str, dict[Labels, Counts]]:
+        try:
+            state = msgspec.json.decode(self._path.read_bytes(), type=_Retired)
+        except FileNotFoundError:
+            return "", {}
+        except msgspec.DecodeError as error:
+            _log.error("%s is damaged, counting starts anew: %s", self._path, error)
+            return "", {}
+        return state.last, {name: Counts(*count) for name, count in state.totals}
+
+
+def _labels(info: AgentInfo) -> Labels:
+    return labels(
+        namespace=info.namespace,
+        service=info.service,
+        model=info.model,
+        revision=info.revision,
+        endpoint=info.endpoint,
+    )
