@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from govern.errors import BadInput
 from govern.schema import FeatureSchema
 
 #: Codes of a categorical value that is absent, and of one that the schema does not list.
@@ -49,7 +50,17 @@ class Frame:
         """Numeric and categorical columns as (n, d) float64 in schema order.
 
         A category is its code; a missing value of any kind is NaN; an unseen category is -2.
+
+        Raises:
+            BadInput: the schema has a feature of another kind.
         """
+        for feature in self.schema.features:
+            if feature.kind not in ("numeric", "categorical"):
+                raise BadInput(
+                    f"feature {feature.name!r} is {feature.kind}",
+                    why="a matrix holds numeric and categorical features only",
+                    fix="use a method that takes this kind, or leave the feature out of the schema",
+                )
         wide = np.empty((len(self), len(self.columns)), dtype=np.float64)
         for position, (feature, column) in enumerate(zip(self.schema.features, self.columns, strict=True)):
             wide[:, position] = column
@@ -75,10 +86,22 @@ class Frame:
 
     @classmethod
     def concat(cls, frames: Sequence[Frame]) -> Frame:
-        """The rows of all frames, in order. An output survives only when every frame has it."""
+        """The rows of all frames, of which there is at least one, in order.
+
+        An output survives only when every frame has it, instance ids only when every row has one.
+
+        Raises:
+            BadInput: the frames are of different schemas.
+        """
         if len(frames) == 1:
             return frames[0]
         first = frames[0]
+        if any(frame.schema is not first.schema and frame.schema != first.schema for frame in frames):
+            raise BadInput(
+                "frames of different schemas",
+                why=f"rows of {first.schema.model!r} were joined with rows of another schema",
+                fix="decode all rows by the same schema",
+            )
         unseen: dict[str, dict[int, str]] = {}
         start = 0
         for frame in frames:
@@ -94,7 +117,9 @@ class Frame:
         return cls(
             schema=first.schema,
             columns=tuple(np.concatenate([frame.columns[i] for frame in frames]) for i in range(len(first.columns))),
-            instance_ids=tuple(one for frame in frames for one in frame.instance_ids),
+            instance_ids=tuple(one for frame in frames for one in frame.instance_ids)
+            if all(len(frame.instance_ids) == len(frame) for frame in frames)
+            else (),
             unseen=unseen,
             outputs={name: np.concatenate([frame.outputs[name] for frame in frames]) for name in shared},
         )

@@ -13,6 +13,14 @@ from govern.errors import BadInput
 
 FORMAT_VERSION: Final = 1
 
+#: Datatypes of the Open Inference Protocol (`govern.codecs.tensor.DTYPES` gives numpy's for them).
+DATATYPES: Final = (
+    "BOOL",
+    *(f"{sign}INT{bits}" for sign in ("U", "") for bits in (8, 16, 32, 64)),
+    *(f"FP{bits}" for bits in (16, 32, 64)),
+    "BYTES",
+)
+
 FeatureKind = Literal["numeric", "categorical", "text", "image", "embedding"]
 
 
@@ -81,6 +89,19 @@ class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
                     why="a categorical feature lists its categories, and no other kind has any",
                     fix="list the known values under `categories`, or change `kind`",
                 )
+            if feature.datatype not in DATATYPES:
+                raise BadInput(
+                    f"schema of {self.model!r}: feature {feature.name!r}: datatype {feature.datatype!r}",
+                    why=f"the protocol has {', '.join(DATATYPES)}",
+                    fix="set `datatype` to one of them",
+                )
+            if len(set(feature.categories)) < len(feature.categories):
+                again = next(one for one in feature.categories if feature.categories.count(one) > 1)
+                raise BadInput(
+                    f"schema of {self.model!r}: feature {feature.name!r}: category {again!r} comes twice",
+                    why="a category has one code, its place in the list",
+                    fix="list it once",
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +138,7 @@ class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """
         try:
             return msgspec.convert(yaml.safe_load(text), cls)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2026-02-31
             raise BadInput(f"{origin} is no YAML", why=str(error), fix="mend the file's syntax") from error
         except msgspec.ValidationError as error:
             raise BadInput(
@@ -130,6 +151,6 @@ class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def load(cls, path: Path) -> FeatureSchema:
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"schema file {path} cannot be read", why=str(error), fix="name an existing file") from error
         return cls.from_yaml(text, origin=str(path))

@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.services.kafka import Kafka
 from tests.services.otlp import OtlpReceiver
 from tests.services.postgres import Postgres
 from tests.services.prometheus import Prometheus
+
+# A busy machine is no defect: how long one example takes says nothing of what it shows.
+settings.register_profile("govern", deadline=None)
+settings.load_profile("govern")
 
 
 @pytest.fixture(scope="session")

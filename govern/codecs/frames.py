@@ -142,18 +142,11 @@ def _stack(feature: Feature, column: npt.NDArray[np.generic]) -> npt.NDArray[np.
 
 def _tensor(frame: Frame, feature: Feature, column: npt.NDArray[np.generic]) -> Tensor:
     values: npt.NDArray[np.generic] = _categories(frame, feature, column) if feature.kind == "categorical" else column
-    dtype = DTYPES.get(feature.datatype)
-    if dtype is None:
-        raise BadInput(
-            f"feature {feature.name!r}: datatype {feature.datatype!r} is unknown",
-            why=f"the protocol has {', '.join(DTYPES)}",
-            fix="correct the feature's datatype in the schema",
-        )
     if feature.datatype == "BYTES":
         data = np.empty(len(values), dtype=object)
         data[:] = ["" if value is None else str(value) for value in values.tolist()]
     else:
-        data = _cast(feature, values, dtype)
+        data = _cast(feature, values, DTYPES[feature.datatype])
     return Tensor(feature.name, feature.datatype, data if data.ndim > 1 else data.reshape(-1, 1))
 
 
