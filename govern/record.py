@@ -263,10 +263,10 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 
 def encode(record: Record) -> bytes:
-    """The protobuf wire form of a record (message of the same name in `record.proto`)."""
+    """The protobuf wire form of a record (message of the same name in `record.proto`); equal records, equal bytes."""
     fields = msgspec.to_builtins(record, builtin_types=(bytes,))
     message = getattr(record_pb2, type(record).__name__)(**fields)
-    return typing.cast(bytes, message.SerializeToString())
+    return typing.cast(bytes, message.SerializeToString(deterministic=True))
 
 
 def decode(kind: type[R], data: bytes) -> R:
