@@ -1,0 +1,1 @@
+"""`govern demo`: the main job on real data, in real processes, on this machine."""
