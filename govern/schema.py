@@ -137,9 +137,11 @@ class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             BadInput: no YAML, an unknown or missing field, a wrong type; `what` names the path.
         """
         try:
-            return msgspec.convert(yaml.safe_load(text), cls)
+            document = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2026-02-31
             raise BadInput(f"{origin} is no YAML", why=str(error), fix="mend the file's syntax") from error
+        try:
+            return msgspec.convert(document, cls)
         except msgspec.ValidationError as error:
             raise BadInput(
                 f"{origin} is no feature schema",
