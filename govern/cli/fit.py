@@ -1,0 +1,145 @@
+"""`govern fit`: a schema and the detectors of a pipeline, from a reference table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
+
+from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
+from govern.errors import BadInput, ConfigError
+from govern.pipeline import Pipeline, load_pipelines
+from govern.schema import FeatureSchema
+from govern.table import Table, frame_of, read
+
+#: The schema's file where no pipeline names another.
+SCHEMA_FILE: Final = "schema.yaml"
+
+
+def fit_command(
+    reference: Annotated[Path, typer.Argument(help="CSV or Parquet table that stands for normal.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of schema and artifacts; the pipeline file's by default.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Whose inputs these are; the pipeline's by default.")] = "",
+    pipeline: Annotated[Path | None, typer.Option("--pipeline", help="Pipeline file whose detectors to fit.")] = None,
+    schema: Annotated[Path | None, typer.Option("--schema", help="Schema file; kept when it exists.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Column that is no input: id, label.")] = None,
+    protected: Annotated[list[str] | None, typer.Option(help="Column with a protected characteristic.")] = None,
+    pii: Annotated[list[str] | None, typer.Option(help="Column with personal data.")] = None,
+    output: Annotated[list[str] | None, typer.Option(help="Model output and its column: NAME=COLUMN.")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Draw this many rows of the reference; 0 = all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+) -> None:
+    """Describe a reference table in a schema, and fit the detectors of a pipeline from it.
+
+    The schema is inferred when its file does not exist; a file that is there is kept as it is, so edit it freely.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    outputs = dict(_output(one) for one in output or [])
+    pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
+    model, pipelines = _of_model(model, pipelines, pipeline)
+    folder = _folder(out, pipeline)
+    work = [job for one in pipelines for job in jobs(one, folder)]
+
+    table = read(reference)
+    if rows:
+        table = table.sample(rows, seed=seed)
+    path = schema or folder / (pipelines[0].spec.schema_path if pipelines else SCHEMA_FILE)
+    described, kept = draft_or_kept(
+        table, path, model, exclude=exclude or [], protected=protected or [], pii=pii or [], outputs=outputs
+    )
+    frame = frame_of(table, described, outputs)
+    if work:
+        require_usable(work, frame)
+    if not kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(described.to_yaml(), encoding="utf-8")
+    console.print(_said_of_schema(described, path, table, kept=kept))
+    if not work:
+        console.print("No detector was fitted: name a pipeline file with --pipeline.")
+        return
+    reports = []
+    with _progress(console) as progress:
+        task = progress.add_task("fitting", total=len(work))
+        for job, report in zip(work, fit(work, frame), strict=True):
+            progress.update(task, advance=1, description=escape(job.step))
+            reports.append(report)
+    console.print(_grid(reports))
+    console.print(f"Artifacts are in {escape(str(folder))}, where the pipeline file names them.")
+
+
+def _output(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise BadInput(
+            f"--output {text!r}", why="it names a model output and its column", fix="write --output NAME=COLUMN"
+        )
+    return name, column
+
+
+def _folder(out: Path | None, pipeline: Path | None) -> Path:
+    if out is not None:
+        return out
+    if pipeline is None:
+        raise BadInput("--out is missing", why="no pipeline file gives the folder", fix="add --out DIR")
+    return pipeline.parent
+
+
+def _of_model(model: str, pipelines: list[Pipeline], file: Path | None) -> tuple[str, list[Pipeline]]:
+    """The model's name and its pipelines; the name defaults to the only one that the file's pipelines watch."""
+    watched = sorted({one.spec.source.model for one in pipelines})
+    if not model:
+        if len(watched) != 1:
+            raise BadInput(
+                "--model is missing",
+                why=f"{file} watches {', '.join(watched)}" if watched else "no pipeline file says it",
+                fix="add --model NAME",
+            )
+        model = watched[0]
+    mine = [one for one in pipelines if one.spec.source.model == model]
+    if pipelines and not mine:
+        raise ConfigError(
+            f"{file}: no pipeline watches model {model!r}",
+            why=f"they watch {', '.join(watched)}",
+            fix="correct --model, or `spec.source.model`",
+        )
+    return model, mine
+
+
+def _said_of_schema(schema: FeatureSchema, path: Path, table: Table, *, kept: bool) -> str:
+    kinds = [feature.kind for feature in schema.features]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    return (
+        f"{'Kept' if kept else 'Inferred'} [bold]{escape(str(path))}[/]: {len(kinds)} features ({counts}), "
+        f"from {len(table):,} rows of {escape(table.origin)}."
+    )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+
+
+def _grid(reports: list[Report]) -> Grid:
+    grid = Grid(
+        box=SIMPLE, pad_edge=False, caption="threshold: a p-value for drift, else a score", caption_justify="left"
+    )
+    for heading in ("step", "method"):
+        grid.add_column(heading)
+    for heading in ("rows", "threshold", "seconds"):
+        grid.add_column(heading, justify="right")
+    grid.add_column("digest")
+    for one in reports:
+        grid.add_row(
+            escape(one.step), escape(one.method), f"{one.rows:,}", f"{one.threshold:.4g}", f"{one.seconds:.2f}",
+            one.digest[:10],
+        )  # fmt: skip
+    return grid
