@@ -19,8 +19,8 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import TopicPartition
 
+from govern.bus.kafka_consumer import FETCH_WAIT_MS, message_of, stop_consumer
 from govern.bus.kafka_errors import kafka_errors
-from govern.bus.kafka_reader import FETCH_WAIT_MS, message_of
 from govern.bus.protocol import BusError, Fenced, Message, Partition, Rebalance
 
 #: How long the group waits for a member to poll before it takes the partitions from it, seconds.
@@ -31,9 +31,6 @@ _MAX_POLL_INTERVAL_S: Final = 300.0
 
 #: How often a waiting poll looks at what aiokafka has fetched, seconds.
 _LOOK_S: Final = 0.01
-
-#: How long leaving the group may take, seconds.
-_STOP_S: Final = 5.0
 
 
 class _Change(NamedTuple):
@@ -173,7 +170,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 if change.done is not None and not change.done.done():
                     change.done.set_result(None)
             self._changes.clear()
-            await self._stop()
+            await stop_consumer(self._consumer)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """aiokafka's background task: nothing is fetched any more; wait until a poll has told the user."""
@@ -219,19 +216,6 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _ours(self, partitions: frozenset[Partition]) -> list[TopicPartition]:
         return [TopicPartition(*tp) for tp in partitions & self._assigned]
-
-    async def _stop(self) -> None:
-        """Leave the group. aiokafka would finish a rebalance first, which may wait for other members: not so long."""
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await self._consumer.stop()
-        except TimeoutError:
-            await self._consumer._coordinator._stop_heartbeat_task()
-            await self._consumer._coordinator._stop_commit_offsets_refresh_task()
-            await self._consumer._coordinator._maybe_leave_group()
-            await self._consumer._fetcher.close()
-        finally:
-            await self._consumer._client.close()
 
 
 def _partitions(named: set[TopicPartition]) -> frozenset[Partition]:

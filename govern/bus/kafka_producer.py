@@ -100,15 +100,18 @@ class KafkaProducer:
                 while rest:
                     batch = self._producer.create_batch()
                     rest = rest[_fill(batch, rest) :]
-                    sent.append(await self._producer.send_batch(batch, topic, partition=number))
+                    future = await self._producer.send_batch(batch, topic, partition=number)
+                    future.add_done_callback(_note_outcome)
+                    sent.append(future)
         return sent
 
     async def delivered(self, topic: str, sent: Sequence[asyncio.Future[object]]) -> None:
         """Wait until the broker has every batch; aiokafka's commit would not mind a batch that failed."""
         async with kafka_errors(self._named(topic), timeout_s=self._timeout_s):
-            for outcome in await asyncio.gather(*sent, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            if sent:
+                await asyncio.wait(sent)
+            for batch in sent:
+                batch.result()
 
     async def begin(self) -> None:
         async with kafka_errors(self._name, timeout_s=self._timeout_s):
@@ -152,6 +155,12 @@ def _fill(batch: object, messages: Sequence[Outgoing]) -> int:
     return len(messages)
 
 
+def _note_outcome(batch: asyncio.Future[object]) -> None:
+    """Nobody asks for the outcome of a batch whose transaction is aborted; asyncio would log that."""
+    if not batch.cancelled():
+        batch.exception()
+
+
 async def _discard(producer: AIOKafkaProducer) -> None:
     """aiokafka's `stop` waits without end for batches that it cannot deliver; so they are failed first."""
     producer._message_accumulator.fail_all(ProducerClosed())
@@ -186,11 +195,11 @@ class KafkaTransactor:
         try:
             await self._producer.begin()
             yield transaction
-            await self._producer.delivered(self._id, transaction.sent)
         except BaseException:
-            await self._abort(transaction)
+            await self._abort()
             raise
         try:
+            await self._producer.delivered(self._id, transaction.sent)
             await self._producer.commit()
         except BaseException:
             await self.close()
@@ -201,10 +210,9 @@ class KafkaTransactor:
         self._lost = True
         await self._producer.discard()
 
-    async def _abort(self, transaction: KafkaTransaction) -> None:
+    async def _abort(self) -> None:
         """End the transaction; if that fails too, leave it to the broker (see `_TRANSACTION_TIMEOUT_MS`)."""
         try:
-            await self._producer.delivered(self._id, transaction.sent)
             await self._producer.abort()
             self._lost = False
         except (BusError, AssertionError):

@@ -7,15 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from govern.bus.kafka_consumer import FETCH_WAIT_MS, message_of, stop_consumer
 from govern.bus.kafka_errors import kafka_errors
 from govern.bus.protocol import Message, Partition
-
-#: How long the broker may hold a fetch that finds nothing, milliseconds. A position that was moved meanwhile is
-#: fetched from only after that.
-FETCH_WAIT_MS: Final = 100
 
 #: How long one look for fetched messages waits, milliseconds.
 _LOOK_MS: Final = 100
@@ -50,13 +47,13 @@ class KafkaReader:
                     await consumer.start()
         except BaseException:
             for consumer in started:
-                await consumer.stop()
+                await stop_consumer(consumer)
             raise
         return cls(*started, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        await self._committed.stop()
-        await self._uncommitted.stop()
+        await stop_consumer(self._committed)
+        await stop_consumer(self._uncommitted)
 
     async def read(self, partition: Partition, start: int, limit: int) -> list[Message]:
         async with self._reading(partition, start) as tp:
@@ -98,15 +95,3 @@ class KafkaReader:
                 if found:
                     return [message_of(record) for record in found[tp]]
         return []
-
-
-def message_of(record: ConsumerRecord) -> Message:
-    return Message(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        key=record.key or b"",
-        value=record.value,
-        headers=tuple((name, value) for name, value in record.headers),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -60,20 +61,23 @@ async def read_all(bus: Bus, topic: str, count: int) -> list[Message]:
     return found
 
 
-class Copier:
+class Counter:
     """The consumer of the protocol's docstring: one transactor per partition, opened when it is assigned.
 
-    Copies each message to `target` and the offset with it.
+    It numbers the messages of each partition: `value` becomes `value#n` in `target`. The number, the message and the
+    offset go into one transaction; the number is kept in the compacted topic `state`. So each loss, repetition or
+    reordering shows in `target`.
     """
 
-    def __init__(self, bus: Bus, source: str, target: str, group: str) -> None:
+    def __init__(self, bus: Bus, source: str, target: str, state: str, group: str) -> None:
         self._bus = bus
         self._source = source
         self._target = target
+        self._state = state
         self._group = group
         self._transactors: dict[Partition, Transactor] = {}
+        self._counts: dict[Partition, int] = {}
         self.subscription: Subscription
-        self.copied = 0
 
     @property
     def holds(self) -> frozenset[Partition]:
@@ -85,28 +89,45 @@ class Copier:
         )
 
     async def step(self, *, max_messages: int = 20) -> None:
-        """Copy what one poll brings."""
+        """Handle what one poll brings."""
         messages = await self.subscription.poll(max_messages=max_messages, timeout_s=0.1)
         for partition in {message.tp for message in messages}:
             mine = [message for message in messages if message.tp == partition]
-            try:
-                async with self._transactors[partition].transaction() as transaction:
-                    outgoing = [Outgoing(key=message.key, value=message.value) for message in mine]
-                    await transaction.publish(self._target, outgoing)
-                    await transaction.commit_offsets(self._group, {partition: mine[-1].offset + 1})
-            except Fenced:
-                continue  # another member has the partition, and the messages; the next poll says so
-            self.copied += len(mine)
+            # Fenced: another member has the partition, and does this work; the next poll says so.
+            with contextlib.suppress(Fenced):
+                await self._handle(partition, mine)
 
     async def close(self) -> None:
         await self.subscription.close()
+
+    async def _handle(self, partition: Partition, messages: list[Message]) -> None:
+        numbered = list(enumerate(values(messages), self._counts[partition] + 1))
+        async with self._transactors[partition].transaction() as transaction:
+            await transaction.publish(self._target, [out(f"{value}#{n}", key="n") for n, value in numbered])
+            count = out(str(numbered[-1][0]), key=str(partition.partition), partition=partition.partition)
+            await transaction.publish(self._state, [count])
+            await transaction.commit_offsets(self._group, {partition: messages[-1].offset + 1})
+        self._counts[partition] = numbered[-1][0]
 
     async def _assigned(self, partitions: frozenset[Partition]) -> None:
         for partition in partitions:
             name = f"{self._group}.{partition.topic}.{partition.partition}"
             self._transactors[partition] = await self._bus.transactor(name)
+            table = await self._bus.read_table(Partition(self._state, partition.partition))
+            self._counts[partition] = int(table.get(str(partition.partition).encode(), b"0"))
             await self.subscription.seek(partition, await self.subscription.committed(partition) or 0)
 
     async def _revoked(self, partitions: frozenset[Partition]) -> None:
         for partition in partitions:
             await self._transactors.pop(partition).close()
+
+
+def assert_numbered(found: Sequence[Message], sent: Sequence[str], *, partitions: int) -> None:
+    """`found` is what a `Counter` makes of `sent`, whose n-th message went to partition n modulo `partitions`."""
+    by_partition: dict[int, list[str]] = {number: [] for number in range(partitions)}
+    for value in values(found):
+        text, n = value.split("#")
+        by_partition[int(text) % partitions].append(value)
+        assert int(n) == len(by_partition[int(text) % partitions]), f"{value} is out of turn"
+    for number, numbered in by_partition.items():
+        assert [value.split("#")[0] for value in numbered] == sent[number::partitions]

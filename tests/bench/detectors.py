@@ -1,0 +1,83 @@
+"""Time of one window: native detectors and alibi-detect's, on one thread, in one process.
+
+Run it where the extra [alibi] is installed:  .venv-alibi/bin/python tests/bench/detectors.py
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy is imported: its libraries read this once.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from govern import plugins
+from govern.detection import Detector
+from govern.frame import Frame
+from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
+
+REFERENCE_ROWS = 10_000
+WINDOW_ROWS = 1_000
+FEATURES = 20
+CATEGORIES = 8
+#: The best of this many runs is the time that the work itself takes.
+REPEATS = 30
+
+
+def frame(rows: int, numeric: int, seed: int) -> Frame:
+    """`numeric` numeric features, the others of `FEATURES` categorical."""
+    rng = np.random.default_rng(seed)
+    names = tuple(str(code) for code in range(CATEGORIES))
+    features = tuple(
+        Feature(name=f"f{i}", kind="numeric")
+        if i < numeric
+        else Feature(name=f"f{i}", kind="categorical", datatype="BYTES", categories=names)
+        for i in range(FEATURES)
+    )
+    columns = tuple(
+        rng.normal(size=rows) if i < numeric else rng.integers(0, CATEGORIES, rows, dtype=np.int32)
+        for i in range(FEATURES)
+    )
+    return Frame(schema=FeatureSchema(format_version=FORMAT_VERSION, model="bench", features=features), columns=columns)
+
+
+def best_ms(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return 1e3 * min(times)
+
+
+def main() -> None:
+    cases = [
+        ("ks", "alibi_detect.KSDrift", FEATURES, WINDOW_ROWS),
+        ("chi_squared", "alibi_detect.ChiSquareDrift", 0, WINDOW_ROWS),
+        ("tabular", "alibi_detect.TabularDrift", FEATURES // 2, WINDOW_ROWS),
+        ("isolation_forest", "alibi_detect.IForest", FEATURES, WINDOW_ROWS),
+        ("isolation_forest", "alibi_detect.IForest", FEATURES, 10),
+        ("isolation_forest", "alibi_detect.IForest", FEATURES, 1),
+    ]
+    table = Table(title=f"reference {REFERENCE_ROWS:,} x {FEATURES}, best of {REPEATS}, one thread")
+    table.add_column("detector")
+    for heading in ("rows", "govern ms", "alibi-detect ms", "ratio"):
+        table.add_column(heading, justify="right")
+    for native, borrowed, numeric, rows in cases:
+        reference, window = frame(REFERENCE_ROWS, numeric, 1), frame(rows, numeric, 2)
+        ours: Detector = plugins.load(plugins.DETECTORS, native)().fit(reference)
+        theirs: Detector = plugins.load(plugins.DETECTORS, borrowed)().fit(reference)
+        times = [best_ms(lambda one=one, window=window: one.score(window)) for one in (ours, theirs)]
+        table.add_row(native, f"{rows:,}", f"{times[0]:.3f}", f"{times[1]:.2f}", f"{times[1] / times[0]:.0f} x")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
