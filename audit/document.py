@@ -17,6 +17,9 @@ import rfc8785
 
 from govern.errors import BadInput
 
+#: 2^53 has sixteen digits; a sign comes before them.
+_SAFE_DIGITS: Final = 17
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = dict[str, Json]
 
@@ -51,7 +54,7 @@ def parse(text: str | bytes) -> JsonObject:
         BadDocument: it is no JSON object, or says something twice.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise BadDocument("document", why=f"it is no JSON: {error}", fix="use the file as govern wrote it") from error
     if not isinstance(value, dict):
@@ -142,6 +145,12 @@ def _unique(pairs: Iterable[tuple[str, Json]]) -> JsonObject:
             raise ValueError(f"member {name!r} is given twice")
         out[name] = value
     return out
+
+
+def _integer(digits: str) -> int | float:
+    """JSON has doubles only: what a double does not hold exactly was written from one (RFC 8785 3.2.2.3)."""
+    value = int(digits) if len(digits) <= _SAFE_DIGITS else None
+    return value if value is not None and abs(value) < 2**53 else float(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, exc, text
+from sqlalchemy import Connection, Engine, RowMapping, exc, select, text
 
 from audit.checkpoint import BadCheckpoint, VerifierKey, open_checkpoint
 from audit.database import open_engine, reaching
@@ -25,12 +25,17 @@ from audit.merkle import leaf_hash
 from audit.report import Finding, Report
 from audit.schema import require_current_schema, schema_findings
 from audit.seal import DataKey, KeyEncryptionKey, SealBroken, unseal
+from audit.tables import logs, metadata
 from audit.tree import Frontier, Node
 
 _COLUMNS: Final = tuple(one.name for one in msgspec.structs.fields(Columns))
 #: A database in which everything is wrong is not worth a finding for each row.
 _MAX_FINDINGS: Final = 1_000
 _BATCH: Final = 1_000
+_ORPHANS: Final = {
+    name: select(table.c.log).where(table.c.log.not_in(select(logs.c.log))).distinct()
+    for name, table in metadata.tables.items()
+}
 #: SQLite's primary result codes of a file that is in use or cannot be opened, not damaged.
 _PASSING: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN)
 
@@ -126,9 +131,14 @@ class _Check:
         stored = {Node(row["level"], row["number"]): row["hash"] for row in nodes}
         boxes = self._rows('SELECT * FROM payloads WHERE log = :log ORDER BY "index"')
         box = next(boxes, None)
+        recorded: object = None
         self._root(0, notes)
         for row in self._rows('SELECT * FROM entries WHERE log = :log ORDER BY "index"'):
             leaf = self._entry(row)
+            if leaf.get("recorded") != recorded and self.signed != self.frontier.size:
+                # What is appended together bears one time, and is followed by a checkpoint.
+                self.find(f"checkpoint {self.frontier.size}", "is absent, although an append ended there")
+            recorded = leaf.get("recorded")
             while box is not None and _before(box["index"], row["index"]):
                 self.find(f"sealed box {box['index']}", "belongs to no entry")
                 box = next(boxes, None)
@@ -145,18 +155,20 @@ class _Check:
         for size in notes:
             self.find(f"checkpoint {size}", f"the log has {self.frontier.size} entries and no such size")
         if self.signed != self.frontier.size:
-            self.find(
-                f"entry {self.signed}", "from here on no checkpoint is signed: entries were added or checkpoints lost"
-            )
+            self.find(f"entry {self.signed}", "is covered by no signed checkpoint, nor is any after it")
         self._positions()
         self._keys(keys)
 
-    def _rows(self, query: str) -> Iterator[Mapping[str, Any]]:
+    def _rows(self, query: str) -> Iterator[RowMapping]:
         """Rows as the driver gives them: no type is assumed of a cell that may have been changed."""
         rows = self.connection.execute(text(query), {"log": self.trusted.name}).yield_per(_BATCH)
         yield from rows.mappings()
 
     def _log_row(self) -> None:
+        for table in metadata.tables:
+            orphans = self.connection.execute(_ORPHANS[table])
+            for log in orphans.scalars():
+                self.find(f"table {table}", f"has rows of the log {log!r}, which the database does not list")
         rows = list(self._rows("SELECT namespace FROM logs WHERE log = :log"))
         names = list(self.connection.execute(text("SELECT log FROM logs")).scalars())
         if len(rows) != 1:
@@ -166,9 +178,7 @@ class _Check:
         topics = self._rows("SELECT DISTINCT topic FROM entries WHERE log = :log AND topic IS NOT NULL")
         for topic in (row["topic"] for row in topics):
             if not str(topic).startswith(f"govern.{namespace}."):
-                self.find(
-                    f"log {self.trusted.name!r}", f"is listed for namespace {namespace!r} but has entries of {topic!r}"
-                )
+                self.find(f"log {self.trusted.name!r}", f"is listed for {namespace!r}, but has entries of {topic!r}")
 
     def _notes(self) -> dict[int, bytes]:
         """Size -> signed root."""
@@ -188,7 +198,7 @@ class _Check:
             self.find("checkpoint 0", "the one signed when the log was founded is absent")
         return notes
 
-    def _entry(self, row: Mapping[str, Any]) -> JsonObject:
+    def _entry(self, row: RowMapping) -> JsonObject:
         """Check a row against its own leaf."""
         where = f"entry {row['index']}"
         if row["index"] != self.frontier.size:
@@ -221,7 +231,7 @@ class _Check:
             self.erased.update({str(key): row["index"] for key in keys} if isinstance(keys, list) else {})
         return leaf
 
-    def _withheld(self, index: Any, leaf: JsonObject, box: Mapping[str, Any] | None, keys: Mapping[str, _Key]) -> None:
+    def _withheld(self, index: Any, leaf: JsonObject, box: RowMapping | None, keys: Mapping[str, _Key]) -> None:
         sealed = object_at(leaf, "withheld")
         where = f"entry {index}"
         if not sealed:
@@ -289,7 +299,7 @@ class _Check:
     def _keys(self, keys: Mapping[str, _Key]) -> None:
         for key_id, key in keys.items():
             where = f"data key {key_id}"
-            if key.wrapped is None and self.erased.get(key_id) != key.erased_by:
+            if key.wrapped is None and (key.erased_by is None or self.erased.get(key_id) != key.erased_by):
                 self.find(where, f"is destroyed by entry {key.erased_by}, which does not say so")
             elif key.wrapped is not None and (key_id in self.erased or key.erased_by is not None):
                 self.find(where, "is there, although it was erased")

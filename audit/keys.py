@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -26,12 +25,13 @@ from cryptography.hazmat.primitives.serialization import (
 from audit.checkpoint import Signer, check_name
 from audit.seal import KEY_BYTES, KeyEncryptionKey
 from govern.errors import ConfigError
+from govern.telemetry.logging import get_logger
 
 _SIGNING: Final = "signing-key.pem"
 _ENCRYPTION: Final = "encryption-key"
 _VERIFIER: Final = "verifier-key.txt"
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _live_keys(connection: Connection, log: str, subjects: Iterable[str]) -> dic
                 subject_keys.c.log == log, subject_keys.c.subject.in_(some), subject_keys.c.wrapped.is_not(None)
             )
         )
-        keys.update(rows.tuples().all())
+        keys.update({row.key_id: row.subject for row in rows})
     return keys
 
 

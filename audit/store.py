@@ -241,14 +241,14 @@ def read_nodes(connection: Connection, log: str, asked: Sequence[Node]) -> list[
         rows = connection.execute(
             select(entries.c.index, entries.c.leaf_hash).where(entries.c.log == log, entries.c.index.in_(leaves))
         )
-        found.update({Node(0, number): value for number, value in rows.tuples()})
+        found.update({Node(0, number): value for number, value in rows})
     if inner:
         stored = connection.execute(
             select(nodes.c.level, nodes.c.number, nodes.c.hash).where(
                 nodes.c.log == log, tuple_(nodes.c.level, nodes.c.number).in_(inner)
             )
         )
-        found.update({Node(level, number): value for level, number, value in stored.tuples()})
+        found.update({Node(level, number): value for level, number, value in stored})
     missing = [node for node in asked if node not in found]
     if missing:
         raise LogDamaged(
