@@ -261,7 +261,8 @@ class PartitionTask:
             except Exception as error:  # noqa: BLE001 - any detector, a user's own included; one window must not stop the stream
                 effects.dead_letters.append(self._failed_window(window, stream, error))
                 continue
-            effects.judgements.append(Judgement(verdict, window.rows.traceparents))
+            if key.step in loaded.plan.outputs:
+                effects.judgements.append(Judgement(verdict, window.rows.traceparents))
             for step in loaded.plan.steps:
                 if step.kind == "explainer":
                     effects.explain_requests.extend(_explain_requests(step, verdict, window))

@@ -93,6 +93,14 @@ def test_the_strangest_flagged_instances_are_handed_to_the_explainer(
     assert set(json.loads(request.inputs_json)) == set(pipeline.schema.names)
 
 
+def test_a_step_that_is_no_output_triggers_without_publishing(pipeline: LoadedPipeline, make_inference: Make) -> None:
+    messages = stream(make_inference, 1500)
+    quiet = with_fields(pipeline, plan=with_fields(pipeline.plan, outputs=("drift",)))
+    effects = run(new_task(quiet), messages)
+    assert {one.step for one in verdicts(effects)} == {"drift"}
+    assert effects.explain_requests == run(new_task(pipeline), messages).explain_requests
+
+
 def crash_and_restore(task: PartitionTask, table: dict[bytes, bytes], pipeline: LoadedPipeline) -> PartitionTask:
     again = new_task(pipeline)
     again.restore(table, committed=None)
