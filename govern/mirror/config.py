@@ -6,6 +6,7 @@ are shared with the other commands), `--name` on the command line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -195,7 +196,8 @@ def load(
             values[name] = flags[name]
             sources[name] = f"--{name.replace('_', '-')}"
     if isinstance(values.get("rules"), str):
-        values["rules"] = yaml.safe_load(str(values["rules"]))
+        with contextlib.suppress(yaml.YAMLError):  # as text it is refused below
+            values["rules"] = yaml.safe_load(str(values["rules"]))
     try:
         return MirrorConfig.model_validate(values)
     except ValidationError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -75,12 +76,19 @@ class CaptureMetrics:
         os.replace(draft, self._path)
         self._last, self._retired = info.agent, totals
 
-    def update(self, agents: Mapping[str, tuple[AgentInfo, Counts]], pending: Mapping[str, int]) -> None:
+    def update(
+        self,
+        agents: Mapping[str, tuple[AgentInfo, Counts]],
+        pending: Mapping[str, int],
+        *,
+        shipped: Iterable[Inference] = (),
+    ) -> None:
         """Show the agents' counts now.
 
         Args:
             agents: by name, those whose files exist, with their counts.
             pending: by name, records captured and not yet on the bus.
+            shipped: records that have come onto the bus since the last update.
         """
         totals = dict(self._retired)
         waiting: dict[Labels, int] = dict.fromkeys(totals, 0)
@@ -89,6 +97,7 @@ class CaptureMetrics:
             if name != self._last:
                 totals[key] = totals.get(key, Counts()) + counts
             waiting[key] = waiting.get(key, 0) + pending.get(name, 0)
+        arrived = Counter(map(_labels, shipped))
         with self._updating:
             for key, total in totals.items():
                 shown = self._shown.get(key, Counts())
@@ -98,21 +107,9 @@ class CaptureMetrics:
                 self._metrics.capture_dropped.labels(*key).inc(total.dropped - shown.dropped)
             for key, count in waiting.items():
                 self._metrics.spool_pending.labels(*key).set(count)
+            for key, count in arrived.items():
+                self._metrics.capture_shipped.labels(*key).inc(count)
         self._shown = totals
-
-    def shipped(self, records: Iterable[Inference]) -> None:
-        counts: dict[Labels, int] = {}
-        for record in records:
-            key = labels(
-                namespace=record.namespace,
-                service=record.service,
-                model=record.model,
-                revision=record.revision,
-                endpoint=record.endpoint,
-            )
-            counts[key] = counts.get(key, 0) + 1
-        for key, count in counts.items():
-            self._metrics.capture_shipped.labels(*key).inc(count)
 
     def corrupt(self, info: AgentInfo, count: int) -> None:
         self._metrics.spool_corrupt.labels(*_labels(info)).inc(count)
@@ -131,7 +128,7 @@ class CaptureMetrics:
         return state.last, {name: Counts(*count) for name, count in state.totals}
 
 
-def _labels(info: AgentInfo) -> Labels:
+def _labels(info: AgentInfo | Inference) -> Labels:
     return labels(
         namespace=info.namespace,
         service=info.service,

@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -223,12 +223,13 @@ class Shipper:
             spans = await self._publish(transactor, batch, records)
             for span, record in spans:
                 span.end(end_time=record.t_response)
-            self._metrics.shipped(records)
         for agent, _ in batch:
             corrupt = agent.tail.position.corrupt - agent.committed.corrupt
             if corrupt:
                 self._metrics.corrupt(agent.info, corrupt)
             agent.committed = agent.tail.position
+        if records:
+            self._count(shipped=records)
         self._delete_shipped()
         await self._take_back(transactor, self._retire(spent))
         return len(records)
@@ -335,13 +336,16 @@ class Shipper:
         return gone
 
     def _show(self) -> None:
-        counted = {name: (agent.info, agent.counts()) for name, agent in self._agents.items() if agent.view}
-        self._metrics.update(
-            counted,
-            {name: counts.captured - self._agents[name].committed.next_seq for name, (_, counts) in counted.items()},
-        )
+        self._count()
         held = sum(folder.held_bytes(each) for each in self._folders)
         self._metrics.held(self._config.namespace, self._config.service, held)
+
+    def _count(self, *, shipped: Sequence[Inference] = ()) -> None:
+        agents = {name: (agent.info, agent.counts()) for name, agent in self._agents.items() if agent.view}
+        pending = {
+            name: counts.captured - self._agents[name].committed.next_seq for name, (_, counts) in agents.items()
+        }
+        self._metrics.update(agents, pending, shipped=shipped)
 
     def _pending(self) -> int:
         return sum(agent.counts().captured - agent.committed.next_seq for agent in self._agents.values())

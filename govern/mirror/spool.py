@@ -78,6 +78,11 @@ class SpoolWriter:
         return self._dropped
 
     @property
+    def ahead(self) -> int:
+        """Segments that are ready behind the current one."""
+        return len(self._ready)
+
+    @property
     def counts(self) -> Counts:
         return Counts(self._captured, self._sampled_out, self._dropped)
 

@@ -1,0 +1,243 @@
+"""From an exchange to a record, and the account of those that were not kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from govern.errors import Unavailable
+from govern.mirror.config import MirrorConfig
+from govern.mirror.inspect import inspect_agents
+from govern.mirror.recorder import Recorder, open_recorder, sampled
+from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, records, until
+
+INFER = b"/v2/models/income/infer"
+MakeConfig = Callable[..., MirrorConfig]
+
+
+def play(
+    recorder: Recorder, target: bytes = INFER, body: bytes = b"{}", *, error: str = "", **headers: str
+) -> str | None:
+    """One exchange; its request id, None when it is no inference."""
+    named = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    exchange = recorder.begin(b"POST", target, named)
+    if exchange is None:
+        return None
+    exchange.request_body(body)
+    exchange.response_head(200, {b"content-type": b"application/json"})
+    exchange.response_body(body)
+    exchange.finish(error)
+    return exchange.request_id
+
+
+def test_a_record_says_all_that_was_seen(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config(namespace="bank", service="loans", revision="r7", endpoint="canary"))
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    play(
+        recorder,
+        b"/v2/models/inc%6Fme/versions/3/infer?debug=1",
+        b'{"inputs":[]}',
+        x_request_id="req-1",
+        traceparent=parent,
+        content_type="application/json",
+        content_encoding="gzip",
+    )
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert (found.namespace, found.service, found.model, found.revision) == ("bank", "loans", "income", "r7")
+    assert (found.endpoint, found.protocol, found.path) == ("canary", "v2", "/v2/models/inc%6Fme/versions/3/infer")
+    assert (found.request_id, found.traceparent, found.status_code) == ("req-1", parent, 200)
+    assert (found.request.content_type, found.request.content_encoding) == ("application/json", "gzip")
+    assert found.request.body == b'{"inputs":[]}'
+    assert found.request.sha256 == hashlib.sha256(b'{"inputs":[]}').hexdigest()
+    assert found.t_request <= found.t_response
+    assert (found.capture.pod, found.capture.seq, found.capture.dropped_before) == ("pod-1", 0, 0)
+    assert (found.sampling.rate, found.sampling.strategy, found.truncated, found.synthetic) == (1.0, "all", (), False)
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", found.id)
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol", "model"),
+    [
+        (b"/v1/models/m:predict", "v1", "m"),
+        (b"/v1/models/m:explain", "v1", "m"),
+        (b"/v2/models/a%20b/infer", "v2", "a b"),
+        (b"/v2/models/m/versions/9/infer", "v2", "m"),
+    ],
+)
+def test_inference_paths_are_captured(
+    make_config: MakeConfig, spool_dir: Path, target: bytes, protocol: str, model: str
+) -> None:
+    recorder = open_recorder(make_config())
+    play(recorder, target)
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert (found.protocol, found.model) == (protocol, model)
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        (b"GET", b"/v2/models/m/infer"),
+        (b"POST", b"/v2/models/m/ready"),
+        (b"POST", b"/v2/models/m/infer/more"),
+        (b"POST", b"/x/v1/models/m:predict"),
+        (b"POST", b"/metrics"),
+    ],
+)
+def test_other_requests_are_not(make_config: MakeConfig, method: bytes, target: bytes) -> None:
+    recorder = open_recorder(make_config())
+    assert recorder.begin(method, target, {}) is None
+    assert recorder.spool.counts.seen == 0
+    recorder.close()
+
+
+def test_a_rule_of_ones_own(make_config: MakeConfig, spool_dir: Path) -> None:
+    rule = {"path": r"/score/(?P<model>\w+)", "method": "PUT", "protocol": "mine"}
+    recorder = open_recorder(make_config(rules=[rule]))
+    exchange = recorder.begin(b"PUT", b"/score/abc", {})
+    assert exchange is not None
+    exchange.finish("gone")
+    assert play(recorder) is None
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert (found.protocol, found.model, found.error, found.status_code) == ("mine", "abc", "gone", 0)
+
+
+def test_a_long_body_keeps_its_prefix_its_size_and_its_digest(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config())
+    exchange = recorder.begin(b"POST", INFER, {})
+    assert exchange is not None
+    parts = [bytes([number]) * 1000 for number in range(50)]
+    for part in parts:
+        exchange.request_body(part)
+    exchange.response_head(200, {})
+    exchange.response_body(b"y" * BODY_BYTES)
+    exchange.finish()
+    recorder.close()
+    (found,) = records([spool_dir])
+    whole = b"".join(parts)
+    assert found.request.body == whole[:BODY_BYTES]
+    assert (found.request.size, found.request.sha256) == (50_000, hashlib.sha256(whole).hexdigest())
+    assert found.response.body == b"y" * BODY_BYTES
+    assert found.truncated == ("request",)
+
+
+@pytest.mark.parametrize(
+    ("headers", "synthetic"),
+    [
+        ({"govern_synthetic": "1"}, True),
+        ({"seldon_skip_logging": "True"}, True),
+        ({"govern_synthetic": "0"}, False),
+    ],
+)
+def test_synthetic_traffic_is_marked(
+    make_config: MakeConfig, spool_dir: Path, headers: dict[str, str], synthetic: bool
+) -> None:
+    recorder = open_recorder(make_config())
+    play(recorder, **headers)
+    recorder.close()
+    assert records([spool_dir])[0].synthetic is synthetic
+
+
+@pytest.mark.parametrize("parent", ["", "00-x-y-01", f"ff-{'a' * 32}-{'b' * 16}-01", f"00-{'0' * 32}-{'b' * 16}-01"])
+def test_without_a_valid_parent_the_trace_is_new(make_config: MakeConfig, spool_dir: Path, parent: str) -> None:
+    recorder = open_recorder(make_config())
+    play(recorder, traceparent=parent)
+    play(recorder, traceparent=parent)
+    recorder.close()
+    first, second = records([spool_dir])
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", first.traceparent)
+    assert first.traceparent != second.traceparent
+
+
+def test_sampling_is_by_request_id_and_the_same_everywhere(make_config: MakeConfig, spool_dir: Path) -> None:
+    ids = [f"id-{number}" for number in range(2000)]
+    chosen = {name for name in ids if sampled(name, 0.25)}
+    assert 400 < len(chosen) < 600
+    assert chosen <= {name for name in ids if sampled(name, 0.5)}  # raising the rate only adds
+    recorders = [open_recorder(make_config(sampling_rate=0.25)) for _ in range(2)]
+    for recorder in recorders:
+        for name in ids:
+            play(recorder, x_request_id=name)
+        assert recorder.spool.counts == (len(chosen), len(ids) - len(chosen), 0)
+        recorder.close()
+    found = records([spool_dir])
+    assert sorted(each.request_id for each in found) == sorted([*chosen, *chosen])
+    assert {(each.sampling.rate, each.sampling.strategy) for each in found} == {(0.25, "hash")}
+
+
+def test_a_full_spool_drops_and_counts_and_the_next_record_says_so(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config(spool_bytes=4 * SEGMENT_BYTES))
+    n_sent = 0
+    while recorder.spool.counts.dropped < 10:
+        play(recorder, body=b"z" * 5000, x_request_id=f"r{n_sent}")
+        n_sent += 1
+        assert recorder.spool.counts.seen == n_sent
+    before = records([spool_dir])
+    assert len(before) == recorder.spool.counts.captured > 10
+    assert sum(path.stat().st_size for path in spool_dir.glob("*.seg")) <= 4 * SEGMENT_BYTES
+    for segment in sorted(spool_dir.glob("*.seg"))[:2]:  # as the shipper does
+        segment.unlink()
+    while recorder.spool.next_seq == len(before):
+        play(recorder, body=b"z" * 5000)
+        n_sent += 1
+    recorder.close()
+    counts = recorder.spool.counts
+    assert counts.seen == n_sent
+    newest = records([spool_dir])[-1]
+    assert newest.capture.seq == len(before)
+    assert newest.capture.dropped_before == counts.dropped
+    (agent,) = inspect_agents(spool_dir)
+    assert agent.counts == counts
+    assert not agent.alive
+
+
+def test_a_record_too_long_for_a_segment_is_dropped_and_the_rest_goes_on(
+    make_config: MakeConfig, spool_dir: Path
+) -> None:
+    recorder = open_recorder(make_config())
+    assert not recorder.spool.append(b"x" * SEGMENT_BYTES)
+    play(recorder)
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert (found.capture.seq, found.capture.dropped_before) == (0, 1)
+
+
+def test_a_failure_of_capture_is_counted_logged_and_goes_no_further(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = open_recorder(make_config())
+    not_bytes: bytes = "text"  # type: ignore[assignment]
+    with caplog.at_level(logging.ERROR):
+        play(recorder, body=not_bytes)
+        recorder.begin(b"POST", INFER, None)  # type: ignore[arg-type]
+    assert recorder.spool.counts == (0, 0, 2)
+    assert "could not be captured" in caplog.text
+    recorder.close()
+    play(recorder)  # the spool is closed: nothing is raised
+    assert "could not be captured" in caplog.text
+
+
+def test_many_segments_are_filled_in_order_without_a_drop(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config())
+    for number in range(400):
+        until(lambda: recorder.spool.ahead > 0, "the next segment")
+        play(recorder, body=b"z" * 4000, x_request_id=str(number))
+    recorder.close()
+    found = records([spool_dir])
+    assert [each.request_id for each in found] == [str(number) for number in range(400)]
+    assert [each.capture.seq for each in found] == list(range(400))
+    assert len(list(spool_dir.glob("*.seg"))) > 10
+
+
+def test_a_folder_that_others_can_read_is_refused(make_config: MakeConfig, spool_dir: Path) -> None:
+    spool_dir.mkdir(mode=0o755)
+    with pytest.raises(Unavailable, match="others could read") as caught:
+        open_recorder(make_config())
+    assert "chmod 700" in caught.value.fix
