@@ -45,12 +45,12 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     """What one append did.
 
     Attributes:
-        count: entries added; fewer than handed in when some were recorded before.
+        recorded: what was added; less than was handed in when some was recorded before.
         size: leaves of the tree afterwards.
         note: the newest signed checkpoint.
     """
 
-    count: int
+    recorded: tuple[Draft, ...]
     size: int
     note: str
 
@@ -146,7 +146,7 @@ class LogTransaction:
         fresh = self._fresh(drafts)
         if fresh:
             self._write(fresh)
-        return Appended(count=len(fresh), size=self.size, note=self._note)
+        return Appended(recorded=tuple(fresh), size=self.size, note=self._note)
 
     def _fresh(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The drafts that are not recorded yet; moves the positions."""

@@ -226,7 +226,7 @@ class Log:
     stream: Stream = field(default_factory=Stream)
 
     def append(self, messages: list[Message]) -> int:
-        return self.store.append([draft(one) for one in messages]).count
+        return len(self.store.append(self.drafts(messages)).recorded)
 
     def drafts(self, messages: list[Message]) -> list[Draft]:
         return [draft(one) for one in messages]
