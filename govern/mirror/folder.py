@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from govern.errors import Unavailable
 
-_SEGMENT: Final = re.compile(r"(?P<agent>.+)\.(?P<number>[0-9]{10})\.seg")
+_SEGMENT: Final = re.compile(r"(?P<agent>[^.].*)\.(?P<number>[0-9]{10})\.seg")
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - the folder made there is private, and checked to be
 
 
@@ -74,7 +74,14 @@ def segments(folder: Path) -> Iterator[SegmentPath]:
 def agents(folder: Path) -> Iterator[Path]:
     """The files of the folder's agents, in no order."""
     for name in _names(folder):
-        if name.endswith(".agent"):
+        if name.endswith(".agent") and not name.startswith("."):
+            yield folder / name
+
+
+def drafts(folder: Path, agent: str) -> Iterator[Path]:
+    """Files of the agent that were being made when it was killed."""
+    for name in _names(folder):
+        if name.startswith(f".{agent}."):
             yield folder / name
 
 

@@ -104,17 +104,20 @@ class SegmentWriter:
         self._end = HEADER_BYTES
         self._size = size
         name = agent.encode("ascii")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Made under a name that nobody reads, so that a segment has its header from the first moment.
+        draft = path.with_name(f".{path.name}")
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
             self._map = mmap.mmap(fd, size)
+            _HEAD.pack_into(self._map, 0, MAGIC, FORMAT_VERSION, len(name), number, 0, HEADER_BYTES, 0)
+            self._map[_AGENT_AT : _AGENT_AT + len(name)] = name
+            draft.rename(path)
         except OSError:
-            path.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
-        _HEAD.pack_into(self._map, 0, MAGIC, FORMAT_VERSION, len(name), number, 0, HEADER_BYTES, 0)
-        self._map[_AGENT_AT : _AGENT_AT + len(name)] = name
         self._words = memoryview(self._map)[:HEADER_BYTES].cast("Q")
 
     def begin(self, first_seq: int) -> None:

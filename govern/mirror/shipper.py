@@ -327,6 +327,8 @@ class Shipper:
                 for segment in folder.segments(each):
                     if segment.agent == name:
                         segment.path.unlink(missing_ok=True)
+                for draft in folder.drafts(each, name):
+                    draft.unlink(missing_ok=True)
             if agent.view is not None:
                 agent.view.path.unlink(missing_ok=True)
             agent.close()

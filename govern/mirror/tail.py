@@ -55,6 +55,7 @@ class Tail:
         self._reader: SegmentReader | None = None
         self._reading = -1
         self._suspect: int | None = None
+        self._refused: set[Path] = set()
         self._decode = msgspec.msgpack.Decoder(Inference).decode
 
     def close(self) -> None:
@@ -73,7 +74,7 @@ class Tail:
         Raises:
             OSError: a segment cannot be read.
         """
-        reader = self._open(dead)
+        reader = self._open()
         if reader is None:
             return None
         header = reader.header()  # before the frames: what it calls sealed is whole
@@ -92,7 +93,7 @@ class Tail:
             return Piece([], msgspec.structs.replace(position, segment=header.number + 1, offset=HEADER_BYTES), 0)
         return None
 
-    def _open(self, dead: bool) -> SegmentReader | None:
+    def _open(self) -> SegmentReader | None:
         """The reader of the segment at the position."""
         number = self.position.segment
         if self._reader is not None and self._reading == number:
@@ -105,18 +106,19 @@ class Tail:
                 try:
                     self._reader = SegmentReader(path)
                 except ArtifactError as error:
-                    if not dead:
-                        return None  # its header is being written
-                    _log.error("%s", error)
+                    if path not in self._refused:
+                        self._refused.add(path)
+                        _log.error("%s", error)
                     continue
                 self._reading = number
                 return self._reader
-        # An agent makes its segments in order: this one was there, and is gone because all of it was shipped.
+        # An agent makes its segments in order: this one was there, and is gone because all of it was shipped; or it
+        # cannot be read, which the next record's seq will show.
         following = self._next_segment()
         if following is None:
             return None
         self.position = msgspec.structs.replace(self.position, segment=following, offset=HEADER_BYTES)
-        return self._open(dead)
+        return self._open()
 
     def _next_segment(self) -> int | None:
         later = [

@@ -1,0 +1,54 @@
+"""`govern mirror spool ls|verify` and the refusals of `govern mirror ship`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from govern.mirror.config import MirrorConfig
+from govern.mirror.recorder import open_recorder
+from tests.mirror.conftest import govern
+from tests.mirror.test_recorder import play
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(govern("mirror", *arguments), capture_output=True, text=True, timeout=60)
+
+
+def test_ls_and_verify_show_a_spool_in_use(make_config: Callable[..., MirrorConfig], spool_dir: Path) -> None:
+    recorder = open_recorder(make_config())
+    for _ in range(12):
+        play(recorder)
+    shown = run("spool", "ls", "--spool-dir", str(spool_dir))
+    assert shown.returncode == 0, shown.stderr
+    assert "12" in shown.stdout
+    checked = run("spool", "verify", "--spool-dir", str(spool_dir))
+    assert checked.stdout == "12 records are whole, 0 places are damaged\n"
+    recorder.close()
+
+    segment = min(spool_dir.glob("*.seg"))
+    data = bytearray(segment.read_bytes())
+    data[300] ^= 1
+    segment.write_bytes(data)
+    checked = run("spool", "verify", "--spool-dir", str(spool_dir))
+    assert checked.returncode == 1
+    assert checked.stdout == "11 records are whole, 1 places are damaged\n"
+    assert f"{segment}: bytes 256 to" in checked.stderr
+
+
+def test_ship_without_a_bus_and_with_a_wrong_one_says_what_to_set(spool_dir: Path) -> None:
+    missing = run("ship", "--spool-dir", str(spool_dir))
+    assert missing.returncode == 2
+    assert "GOVERN_BUS" in missing.stderr
+    wrong = run("ship", "--spool-dir", str(spool_dir), "--bus", "mqtt://x", "--metrics-listen", "127.0.0.1:0")
+    assert wrong.returncode == 2
+    assert "kafka://host:port" in wrong.stderr
+
+
+def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mirror.yaml"
+    path.write_text("service: a\nsampling_rate: 7\n")
+    refused = run("proxy", "--config", str(path))
+    assert refused.returncode == 2
+    assert "mirror.yaml:2: sampling_rate" in refused.stderr
