@@ -41,7 +41,7 @@ def classifier(reference: Frame, tmp_path_factory: pytest.TempPathFactory) -> Cl
 
 @pytest.fixture
 def year(reference: Frame, classifier: Classifier) -> traffic.Segment:
-    some = people.replay(3000)[:1000]
+    some = people.replay(1000)[:1000]
     chosen = refused(some, classifier, reference.schema)[:12]
     return traffic.ordinary_year(
         "2016",
@@ -59,7 +59,7 @@ def _decoded(call: traffic.Call, schema: FeatureSchema) -> Frame:
 def test_everybody_is_sent_once_in_order(year: traffic.Segment) -> None:
     sent = [one.id for call in year.calls if call.kind != "fraction" for one in call.people]
 
-    assert sent == [one.id for one in people.replay(3000)[:1000]]
+    assert sent == [one.id for one in people.replay(1000)[:1000]]
     assert len({call.request_id for call in year.calls}) == len(year.calls)
 
 
@@ -93,7 +93,7 @@ def test_malformed_bodies_cannot_be_decoded_and_a_fraction_only_by_the_model(
 
 
 def test_an_attack_changes_few_answers_and_gets_people_admitted(reference: Frame, classifier: Classifier) -> None:
-    chosen = refused(people.replay(3000)[:300], classifier, reference.schema)[:20]
+    chosen = refused(people.replay(1000)[:300], classifier, reference.schema)[:20]
 
     changed = attack(chosen, classifier, reference)
 
@@ -110,7 +110,7 @@ def test_an_attack_changes_few_answers_and_gets_people_admitted(reference: Frame
 
 
 def test_the_what_if_recodes_schooling_alone(reference: Frame) -> None:
-    some = people.replay(3000)[:200]
+    some = people.replay(1000)[:200]
 
     segment = traffic.what_if("what-if", some, reference.schema)
 

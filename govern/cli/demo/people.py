@@ -68,25 +68,18 @@ def read(name: str) -> pa.Table:
         ) from error
 
 
-def replay(rows: int) -> list[Person]:
-    """So many people, a third from each later year, in time order, the years' first ones.
+def replay(each: int) -> list[Person]:
+    """So many people of each later year, in time order: the first ones of the year.
 
     Raises:
         BadInput: there are not so many.
     """
-    table = read("replay")
-    each = rows // len(YEARS)
-    people: list[Person] = []
-    for year in YEARS:
-        found = [person for person in _people(table) if person.year == year]
-        if each > len(found):
-            raise BadInput(
-                f"--rows {rows}",
-                why=f"the package carries {table.num_rows} people of 2016-2018",
-                fix=f"ask for at most {table.num_rows}",
-            )
-        people.extend(found[:each])
-    return people
+    everybody = _people(read("replay"))
+    years = [[one for one in everybody if one.year == year] for year in YEARS]
+    most = min(map(len, years))
+    if each > most:
+        raise BadInput(f"{each} people of each year", why=f"the package carries {most}", fix=f"ask for {most} or fewer")
+    return [one for year in years for one in year[:each]]
 
 
 def _people(table: pa.Table) -> Sequence[Person]:

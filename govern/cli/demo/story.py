@@ -49,11 +49,11 @@ class Story:
         self._title = title
         self.console.print()
         self.console.print(f"[bold cyan]{self._number}[/]  [bold]{title}[/]   [dim]{self.elapsed_s:.0f} s[/]")
-        self.console.print(Padding(Text(why, style="dim"), (0, 0, 0, _INDENT)))
+        self.console.print(Padding(Text(why, style="dim"), (0, 0, 0, _INDENT), expand=False))
 
     def say(self, text: str) -> None:
         """A paragraph. Rich markup."""
-        self.console.print(Padding(text, (0, 0, 0, _INDENT)))
+        self.console.print(Padding(text, (0, 0, 0, _INDENT), expand=False))
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values in two columns."""
@@ -62,17 +62,17 @@ class Story:
         table.add_column()
         for name, value in rows:
             table.add_row(name, value)
-        self.console.print(Padding(table, (0, 0, 0, _INDENT)))
+        self.console.print(Padding(table, (0, 0, 0, _INDENT), expand=False))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0))
         for row in rows:
             table.add_row(*row)
-        self.console.print(Padding(table, (0, 0, 0, _INDENT)))
+        self.console.print(Padding(table, (0, 0, 0, _INDENT), expand=False))
 
     def quote(self, text: str) -> None:
         """What a command printed, as it is."""
-        self.console.print(Padding(Text(text.rstrip(), style="dim"), (0, 0, 0, _INDENT + 2)))
+        self.console.print(Padding(Text(text.rstrip(), style="dim"), (0, 0, 0, _INDENT + 2), expand=False))
 
     def check(self, claim: str, holds: bool) -> None:
         """State what was checked, and whether it holds. A failed check makes the demo's exit code 1."""
@@ -82,4 +82,4 @@ class Story:
         mark = "[bold green]✓[/]" if holds else "[bold red]✗ NOT SO:[/]"
         line = Table.grid(padding=(0, 1))
         line.add_row(mark, claim)
-        self.console.print(Padding(line, (0, 0, 0, _INDENT)))
+        self.console.print(Padding(line, (0, 0, 0, _INDENT), expand=False))

@@ -96,14 +96,13 @@ class View:
         if share >= self._next_line:
             self._next_line = share - share % _PLAIN_STEP + _PLAIN_STEP
             self.event(
-                f"[dim]{time.monotonic() - self._began:>4.0f} s  {status.phase}: {status.people:,} of {self._total:,}"
-                f" people; {status.captured:,} requests captured, {status.on_bus:,} on the bus,"
-                f" {status.audit_entries:,} audit entries[/]"
+                f"[dim]{time.monotonic() - self._began:>4.0f} s  {status.phase:<19}{status.people:>7,} of {self._total:,}"
+                f" people; {status.on_bus:,} requests captured; {status.audit_entries:,} audit entries[/]"
             )
 
     def event(self, text: str) -> None:
         """A line that stays. Rich markup."""
-        self._console.print(Padding(text, (0, 0, 0, _INDENT)))
+        self._console.print(Padding(text, (0, 0, 0, _INDENT), expand=False))
 
     def _block(self, status: Status) -> RenderableType:
         table = Table.grid(padding=(0, 2))
