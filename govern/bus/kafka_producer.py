@@ -225,10 +225,15 @@ class KafkaTransaction:
 
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
+        self._group: str | None = None
         self.sent: list[asyncio.Future[object]] = []
 
     async def publish(self, topic: str, messages: Sequence[Outgoing]) -> None:
         self.sent += await self._producer.send(topic, messages)
 
     async def commit_offsets(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        if self._group not in (None, group):
+            # aiokafka would add the second group's offsets without telling the transaction's coordinator of it.
+            raise ValueError(f"a transaction commits the offsets of one group, {self._group}, not also of {group}")
+        self._group = group
         await self._producer.add_offsets(group, offsets)

@@ -145,7 +145,7 @@ class Transaction(Protocol):
     async def publish(self, topic: str, messages: Sequence[Outgoing]) -> None: ...
 
     async def commit_offsets(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Record, as part of the transaction, the next offset to read of each partition."""
+        """Record, as part of the transaction, the next offset to read of each partition. One group per transaction."""
         ...
 
 
@@ -153,7 +153,10 @@ class Transactor(Protocol):
     """The one live holder of a transactional id."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Begin; commit when the block ends, abort when it raises.
+        """Begin; commit when the block ends, abort when it raises (the transactor can then be used again).
+
+        On Kafka readers see the messages, and `committed` the offsets, a moment after the block has ended; once
+        `Bus.transactor` has opened the id again, they see all of it.
 
         Raises:
             Fenced: another holder took the id over.
@@ -175,7 +178,9 @@ class Subscription(Protocol):
         """Messages of the assigned, unpaused partitions from the current positions, and advance those.
 
         Returns as soon as there is any message; an empty list after `timeout_s`. Rebalance callbacks run inside
-        this call: `on_revoked` before a partition is given up, `on_assigned` before its first message.
+        this call: `on_revoked` before a partition is given up, `on_assigned` before its first message. A member that
+        was silent for too long has lost its partitions already when `on_revoked` runs. On Kafka each rebalance
+        revokes everything and assigns it anew; while the broker is away, nothing comes.
         """
         ...
 
@@ -253,7 +258,7 @@ class Bus(Protocol):
         ...
 
     async def end_offset(self, partition: Partition) -> int:
-        """The offset after the last committed message."""
+        """The offset after the last committed message (on Kafka: and after its transaction's marker)."""
         ...
 
     async def read_table(self, partition: Partition) -> dict[bytes, bytes]:
