@@ -72,6 +72,9 @@ class Stack:
     def names(self) -> tuple[str, ...]:
         return tuple(self._children)
 
+    def is_ready(self, name: str) -> bool:
+        return self._children[name].ready.is_set()
+
     async def ready(self) -> None:
         """Wait until every process answers."""
         for child in self._children.values():
