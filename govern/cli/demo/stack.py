@@ -75,6 +75,10 @@ class Stack:
     def is_ready(self, name: str) -> bool:
         return self._children[name].ready.is_set()
 
+    def is_ready(self, name: str) -> bool:
+        """Whether this process runs and has answered since it was last started."""
+        return self._children[name].ready.is_set()
+
     async def ready(self) -> None:
         """Wait until every process answers."""
         for child in self._children.values():

@@ -135,8 +135,13 @@ def _old_schooling(person: Person) -> str:
     return OLD_SCHOOLING.get(code, code)
 
 
+def body(people: Sequence[Person], schema: FeatureSchema) -> bytes:
+    """An Open Inference Protocol V2 request: one tensor for each feature, one row for each person."""
+    return _body(people, schema.features)
+
+
 def _call(request_id: str, kind: Kind, people: Sequence[Person], schema: FeatureSchema) -> Call:
-    return Call(request_id, kind, tuple(people), _body(people, schema.features))
+    return Call(request_id, kind, tuple(people), body(people, schema))
 
 
 def _fraction(request_id: str, person: Person, schema: FeatureSchema) -> Call:
@@ -148,13 +153,11 @@ def _fraction(request_id: str, person: Person, schema: FeatureSchema) -> Call:
 
 def _malformed(request_id: str, number: int, person: Person, schema: FeatureSchema) -> Call:
     """No valid request: in turn JSON that breaks off, and one without the tensor of the age."""
-    whole = _body([person], schema.features)
-    body = whole[:-40] if number % 2 == 0 else _body([person], schema.features[1:])
-    return Call(request_id, "malformed", (), body)
+    wrong = body([person], schema)[:-40] if number % 2 == 0 else _body([person], schema.features[1:])
+    return Call(request_id, "malformed", (), wrong)
 
 
 def _body(people: Sequence[Person], features: Sequence[Feature]) -> bytes:
-    """An Open Inference Protocol V2 request: one tensor for each feature, one row for each person."""
     inputs = [
         {
             "name": one.name,

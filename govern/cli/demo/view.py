@@ -95,9 +95,10 @@ class View:
         share = status.people / self._total
         if share >= self._next_line:
             self._next_line = share - share % _PLAIN_STEP + _PLAIN_STEP
+            passed_s = time.monotonic() - self._began
             self.event(
-                f"[dim]{time.monotonic() - self._began:>4.0f} s  {status.phase:<19}{status.people:>7,} of {self._total:,}"
-                f" people; {status.on_bus:,} requests captured; {status.audit_entries:,} audit entries[/]"
+                f"[dim]{passed_s:>4.0f} s  {status.phase:<19}{status.people:>7,} of {self._total:,} people;"
+                f" {status.on_bus:,} requests captured; {status.audit_entries:,} audit entries[/]"
             )
 
     def event(self, text: str) -> None:

@@ -30,6 +30,8 @@ from govern.schema import FeatureSchema
 #: How long what was answered may take to arrive everywhere: windows by time, transactions, a busy machine.
 SETTLE_DEADLINE_S: Final = 90.0
 _LOOK_S: Final = 0.25
+#: Stands for a segment whose inferences were not read yet.
+UNKNOWN: Final = "?"
 #: Below this a p-value says nothing more.
 SMALLEST_P: Final = 1e-9
 #: The pipeline's steps that judge people one by one.
@@ -173,6 +175,8 @@ class Replay:
     def _tell(self, schema: FeatureSchema) -> None:
         """A line for each window that the drift step has judged."""
         for verdict in self._watch.seen.drift[self._told :]:
+            if UNKNOWN in segments_of(verdict, self._watch.seen):
+                return  # its inferences come with the next look
             self._view.event(drift_line(verdict, self._watch.seen, schema))
             self._told += 1
 
@@ -199,7 +203,8 @@ def segments_of(verdict: Verdict, seen: Seen) -> str:
     """Which segments the window's requests are of: "2016", or "2016/2017" when it spans two."""
     window = verdict.window
     ends = [
-        seen.requests.get(Place(window.partition, offset), "?") for offset in (window.first_offset, window.last_offset)
+        seen.requests.get(Place(window.partition, offset), UNKNOWN)
+        for offset in (window.first_offset, window.last_offset)
     ]
     names = [one.rsplit("-", 1)[0].split("-fraction")[0] for one in ends]
     return "/".join(dict.fromkeys(names))
