@@ -73,9 +73,6 @@ class Stack:
         return tuple(self._children)
 
     def is_ready(self, name: str) -> bool:
-        return self._children[name].ready.is_set()
-
-    def is_ready(self, name: str) -> bool:
         """Whether this process runs and has answered since it was last started."""
         return self._children[name].ready.is_set()
 
