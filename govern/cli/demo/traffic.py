@@ -92,9 +92,9 @@ def ordinary_year(
             singles.append(("months", _age_in_months(one)))
         else:
             singles.append(("ordinary", one))
-    calls = [_call(f"{name}-{group[0].id}", kind, group, schema) for kind, group in _grouped(singles)]
-    strange = [_fraction(f"{name}-fraction-{n}", people[n], schema) for n in range(FRACTIONS // YEARS)]
-    strange += [_malformed(f"{name}-malformed-{n}", n, people[n], schema) for n in range(MALFORMED // YEARS)]
+    calls = [_call(f"{name}_{group[0].id}", kind, group, schema) for kind, group in _grouped(singles)]
+    strange = [_fraction(f"{name}_fraction-{n}", people[n], schema) for n in range(FRACTIONS // YEARS)]
+    strange += [_malformed(f"{name}_malformed-{n}", n, people[n], schema) for n in range(MALFORMED // YEARS)]
     for call in strange:
         calls.insert(int(rng.integers(len(calls))), call)
     return Segment(name, tuple(calls))
@@ -103,7 +103,7 @@ def ordinary_year(
 def what_if(name: str, people: Sequence[Person], schema: FeatureSchema) -> Segment:
     """People whose schooling comes in the numbering of before 2008."""
     recoded = [replace(one, answers={**one.answers, "SCHL": _old_schooling(one)}) for one in people]
-    return Segment(name, tuple(_call(f"{name}-{one.id}", "recoded", [one], schema) for one in recoded))
+    return Segment(name, tuple(_call(f"{name}_{one.id}", "recoded", [one], schema) for one in recoded))
 
 
 def _grouped(singles: Sequence[tuple[Kind, Person]]) -> Iterator[tuple[Kind, list[Person]]]:

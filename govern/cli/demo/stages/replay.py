@@ -206,5 +206,5 @@ def segments_of(verdict: Verdict, seen: Seen) -> str:
         seen.requests.get(Place(window.partition, offset), UNKNOWN)
         for offset in (window.first_offset, window.last_offset)
     ]
-    names = [one.rsplit("-", 1)[0].split("-fraction")[0] for one in ends]
+    names = [one.partition("_")[0] for one in ends]
     return "/".join(dict.fromkeys(names))
