@@ -8,12 +8,20 @@ app.add_middleware(MirrorMiddleware, config=load(Path("mirror.yaml")))
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
+from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.recorder import Exchange, Recorder, open_recorder
+
+_log: Final = logging.getLogger(__name__)
+
+#: How soon to try a spool again that could not be opened.
+_TRY_AGAIN_S: Final = 10.0
 
 # The types of the ASGI specification, version 3: messages are open dictionaries.
 Scope = MutableMapping[str, Any]
@@ -29,14 +37,12 @@ _BLIND_SENDS = ("http.response.pathsend", "http.response.zerocopysend")
 class MirrorMiddleware:
     """Captures the inferences of an application.
 
-    Each server process becomes an agent of its own when its first event arrives, so after any fork.
+    Each server process becomes an agent of its own when its first event arrives, so after any fork. While the spool's
+    folder is not usable the application runs uncaptured: the log says so, and it is tried again.
 
     Args:
         app: the application.
         config: `upstream`, `listen` and the timeouts do not matter here.
-
-    Raises:
-        Unavailable: at start-up (the lifespan's, else the first request), the spool's folder is not usable.
     """
 
     def __init__(self, app: App, config: MirrorConfig) -> None:
@@ -44,6 +50,7 @@ class MirrorMiddleware:
         self._config = config
         self._recorder: Recorder | None = None
         self._pid = 0
+        self._try_again = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,22 +63,32 @@ class MirrorMiddleware:
         await _observe(self._app, scope, receive, send, exchange)
 
     def _begin(self, scope: Scope) -> Exchange | None:
+        recorder = self._open()
+        if recorder is None:
+            return None
         target = scope.get("raw_path") or scope["path"].encode()
         headers = {bytes(name): bytes(value) for name, value in scope["headers"]}
-        return self._open().begin(scope["method"].encode(), target, headers)
+        return recorder.begin(scope["method"].encode(), target, headers)
 
-    def _open(self) -> Recorder:
+    def _open(self) -> Recorder | None:
         pid = os.getpid()
-        if self._recorder is None or self._pid != pid:
-            self._recorder = open_recorder(self._config)
-            self._pid = pid
+        if self._recorder is not None and self._pid == pid:
+            return self._recorder
+        self._recorder = None
+        if time.monotonic() >= self._try_again:
+            try:
+                self._recorder = open_recorder(self._config)
+                self._pid = pid
+            except Unavailable as error:
+                self._try_again = time.monotonic() + _TRY_AGAIN_S
+                _log.error("inferences are not captured: %s", error)
         return self._recorder
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         recorder = self._open()
 
         async def told(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            if recorder is not None and message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 recorder.close()
             await send(message)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Coroutine
 from typing import Final, Protocol
 
 from govern.errors import GovernError, Unavailable
 from govern.mirror.recorder import Exchange
 from govern.mirror.upstream import UpstreamConnection, UpstreamPool
+
+_log: Final = logging.getLogger(__name__)
 
 #: Methods that may be repeated (RFC 9110 section 9.2.2); an inference may be, too: it changes nothing.
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
@@ -234,6 +237,11 @@ class ProxyTurn:
         except Unavailable as error:
             if not self._over:
                 self._fail(error)
+            return
+        except Exception:  # noqa: BLE001 - see below
+            # A fault of ours costs this client its connection, not the others theirs: the task group must not end.
+            _log.exception("a request could not be sent on")
+            self._client.transport.abort()
             return
         if self._over:
             self._pool.release(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
 import subprocess
 import sys
@@ -138,6 +139,18 @@ def test_however_the_server_ends_its_spool_is_whole(
     assert len(records([spool_dir])) == 1
     (segment,) = inspect_segments([spool_dir])
     assert segment.header.sealed is (end is Process.stop)
+
+
+def test_without_a_usable_spool_the_application_serves_all_the_same(
+    served: tuple[int, Process], spool_dir: Path
+) -> None:
+    port, process = served
+    process.stop()
+    shutil.rmtree(spool_dir)
+    spool_dir.write_text("in the way")
+    process.start(lambda _: listening(port))
+    assert exchange(port, [request("/v2/models/echo/infer", BODY)]).endswith(BODY)
+    assert "inferences are not captured: spool folder" in process.log()
 
 
 def test_capture_imports_nothing_heavy_and_nothing_of_ours_but_govern(tmp_path: Path) -> None:

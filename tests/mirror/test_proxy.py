@@ -197,6 +197,26 @@ def test_a_client_that_leaves_is_captured_with_its_reason(served: Served) -> Non
     assert "closed the connection" in found.error
 
 
+def test_a_client_that_leaves_a_stream_is_captured_with_what_it_got(served: Served) -> None:
+    gate, name = uuid.uuid4().hex, f"walked-{uuid.uuid4()}"
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+        target = infer("tokens", f"?n=1000&gate={gate}")
+        connection.sendall(request(target, BODY, headers=[f"X-Request-Id: {name}"]))
+        exchange(served.direct, [request(f"/gate?gate={gate}", None, method="GET")])
+        while b"token-0" not in connection.recv(4096):
+            pass
+
+    def noticed() -> bool:  # by the first tokens that nobody takes
+        exchange(served.direct, [request(f"/gate?gate={gate}", None, method="GET")])
+        return name in [each.request_id for each in records([served.spool_dir])]
+
+    until(noticed, "the record of who left")
+    found = served.recorded(name)
+    assert found.status_code == 200
+    assert found.response.body.startswith(b"data: token-0\n\n")
+    assert "client closed the connection" in found.error
+
+
 def test_a_client_that_only_stops_sending_gets_its_answer(served: Served) -> None:
     data = request(infer("chunked"), BODY, close=False)
     answer = exchange(served.proxied, [data], end=True)

@@ -153,6 +153,20 @@ async def test_records_arrive_in_order_with_their_keys_and_the_spool_is_empty_af
     assert total(registry, "spool_pending_records") == 0
 
 
+async def test_the_longest_record_fits_into_a_message_of_the_bus(
+    make_config: MakeConfig, bus_url: str, unique: str
+) -> None:
+    limits = {name: MirrorConfig.model_fields[name].default for name in ("body_bytes", "segment_bytes", "spool_bytes")}
+    config = make_config(bus=bus_url, namespace=unique, **limits)
+    recorder = open_recorder(config)
+    capture(recorder, "i" * 2000, body=os.urandom(config.body_bytes + 1))
+    recorder.close()
+    await ship_all(config)
+    ((_, record),) = await on_the_bus(config)
+    assert len(record.request.body) == len(record.response.body) == config.body_bytes
+    assert record.truncated == ("request", "response")
+
+
 async def test_what_is_captured_meanwhile_follows_without_a_restart(
     make_config: MakeConfig, embedded_url: str, spool_dir: Path
 ) -> None:
