@@ -208,6 +208,7 @@ class ClientConnection(asyncio.Protocol):
             keep_alive=parser.should_keep_alive(),
             exchange=self._recorder.begin(method, self._target, lower),
             upgrade=upgrade,
+            expects_continue=b"expect" in lower,
         )
         turn.send(_head(method, self._target, parser.get_http_version().encode(), headers))
         self._headers = []

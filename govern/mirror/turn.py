@@ -22,6 +22,9 @@ _STALE_S: Final = 1.0
 _REPLAY_BYTES_MAX: Final = 64 * 1024
 #: Bytes of a request that may wait for a connection before reading from the client stops.
 _WAITING_BYTES_MAX: Final = 64 * 1024
+#: When there is no server to send a request to, so much of it is still read, so that the record of the failure holds
+#: the whole request with its digest; a client that sends more is answered in the middle of it.
+_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
 class Client(Protocol):
@@ -48,6 +51,7 @@ class ProxyTurn:
         keep_alive: whether the client wants the connection kept.
         exchange: the capture of it; None when it is no inference.
         upgrade: whether the request asks to change protocols.
+        expects_continue: whether the client waits for a word of the server before it sends the body.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class ProxyTurn:
         keep_alive: bool,
         exchange: Exchange | None,
         upgrade: bool,
+        expects_continue: bool,
     ) -> None:
         self.is_head = method == b"HEAD"
         self.upgrade = upgrade
@@ -81,6 +86,8 @@ class ProxyTurn:
         self._response_complete = False
         self._switched = False
         self._over = False
+        self._expects_continue = expects_continue
+        self._failure: Unavailable | None = None
 
     # The client's side.
 
@@ -94,8 +101,11 @@ class ProxyTurn:
 
     def send(self, data: bytes) -> None:
         """A piece of the request, as it goes over the wire."""
-        self._waiting.append(data)
         self._waiting_bytes += len(data)
+        if self._failure is None:
+            self._waiting.append(data)
+        elif self._waiting_bytes > _DRAIN_BYTES_MAX and not self._over:
+            self._answer(self._failure)
 
     def request_body(self, data: bytes) -> None:
         if self._exchange is not None:
@@ -120,13 +130,17 @@ class ProxyTurn:
         self.request_complete = True
 
     def settle(self) -> None:
-        """End the turn if its response is through already (it came before the request was whole)."""
+        """End the turn if its response is through already (it came before the request was whole), or there is none."""
+        if self._failure is not None and not self._over:
+            self._answer(self._failure)
         if self.request_complete and self._response_complete and not self._over:
             self._end()
 
     @property
     def clogged(self) -> bool:
         """Whether the client should stop sending."""
+        if self._failure is not None:
+            return False
         return self.upstream_full or (self._upstream is None and self._waiting_bytes > _WAITING_BYTES_MAX)
 
     def abandon(self, reason: str) -> None:
@@ -256,7 +270,16 @@ class ProxyTurn:
         return asyncio.get_running_loop().time() - self._sent_at < _STALE_S
 
     def _fail(self, error: Unavailable) -> None:
-        """Answer in the server's stead."""
+        """Answer in the server's stead, once the request is whole if it is to be recorded."""
+        if self.request_complete or self._exchange is None or self._expects_continue:
+            self._answer(error)
+            return
+        self._failure = error
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._client.update_reading()
+
+    def _answer(self, error: Unavailable) -> None:
         head, body = problem(502, error)
         if self._exchange is not None:
             self._exchange.response_head(502, {b"content-type": b"application/problem+json"})

@@ -85,6 +85,7 @@ class Worker:
         self._checkpoints = topic(namespace, "checkpoints")
         self._held: dict[Partition, Assigned] = {}
         self._subscription: Subscription | None = None
+        self._progressed = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then commit what was judged and leave the group.
@@ -105,10 +106,11 @@ class Worker:
                     raise
                 log.warning("bus failed, joining again", what=error.what, why=error.why, wait_s=round(wait_s, 1))
             else:
-                wait_s = BACKOFF_S[0]
-                continue
+                return
             finally:
                 await self._abandon()
+            if self._progressed:
+                self._progressed, wait_s = False, BACKOFF_S[0]
             await _sleep_or_stop(wait_s * random.uniform(0.5, 1.0), stop)  # noqa: S311 - jitter, no secret
             wait_s = min(BACKOFF_S[1], wait_s * 2)
 
@@ -205,6 +207,7 @@ class Worker:
             await transaction.commit_offsets(self._group, {task.tp: task.position})
         assigned.pending = Effects()
         assigned.uncommitted_since = None
+        self._progressed = True
         self._reporter.committed(self._namespace, effects, self._clock_ns())
 
     def _verdict_message(self, judgement: Judgement) -> Outgoing:

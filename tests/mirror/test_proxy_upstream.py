@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,6 +73,32 @@ async def test_without_an_upstream_the_answer_is_502_and_captured(start_proxy: S
     assert (found.request_id, found.status_code, found.request.body) == ("r", 502, BODY)
     assert "does not answer" in found.error
     assert found.response.body == body
+
+
+async def test_the_record_of_a_failure_holds_the_request_that_came_after_it(
+    start_proxy: Start, spool_dir: Path
+) -> None:
+    proxy = await start_proxy(free_port())
+    head, _, body = request(INFER, BODY, headers=["X-Request-Id: late"]).partition(b"\r\n\r\n")
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(head + b"\r\n\r\n")
+    # By the time that a whole request has been refused, so has the one whose head was sent before it.
+    assert (await ask(proxy.port, request(INFER, BODY))).startswith(b"HTTP/1.1 502 ")
+    writer.write(body)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
+    writer.close()
+    found = {one.request_id: one for one in records([spool_dir])}["late"]
+    assert (found.request.body, found.request.sha256) == (BODY, hashlib.sha256(BODY).hexdigest())
+    assert "does not answer" in found.error
+
+
+async def test_a_client_that_waits_to_be_told_to_continue_learns_at_once_that_there_is_no_server(
+    start_proxy: Start, spool_dir: Path
+) -> None:
+    proxy = await start_proxy(free_port())
+    head, _, _ = request(INFER, BODY, headers=["Expect: 100-continue"]).partition(b"\r\n\r\n")
+    assert (await ask(proxy.port, head + b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
 
 
 async def test_a_response_cut_short_is_cut_short_for_the_client_and_said_in_the_record(
