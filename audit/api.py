@@ -99,12 +99,13 @@ async def get_entry(
     def read(view: View) -> tuple[Entry, JsonObject]:
         checkpoint, note = view.checkpoint()
         entry = view.entry(index)
-        document: JsonObject = {"checkpoint": note, **proved(view, entry, checkpoint.size, {})}
+        document: JsonObject = {"checkpoint": note, "verifier_key": str(view.key)}
+        document.update(proved(view, entry, checkpoint.size, {}))
         return entry, document
 
     entry, document = await desk.look(read)
     await desk.admit(caller, "entry", entry.request_id or f"entry {index}", purpose)
-    return ProvedEntry.model_validate({**document, "verifier_key": str(desk.settings.verifier_key)})
+    return ProvedEntry.model_validate(document)
 
 
 @_router.get("/statistics")
@@ -136,7 +137,7 @@ async def get_case(
     await desk.admit(caller, "case", request_id, purpose)
     settings = desk.settings
     encryption = settings.encryption if disclose else None
-    return await desk.look(lambda view: case(view, request_id, key=settings.verifier_key, encryption=encryption))
+    return await desk.look(lambda view: case(view, request_id, encryption=encryption))
 
 
 @_router.get(
@@ -154,7 +155,7 @@ async def get_export(
         with desk.query.snapshot() as view:
             since = None if wanted.since is None else view.note(wanted.since)
             encryption = desk.settings.encryption if wanted.disclose else None
-            yield from export(view, wanted.filter(), key=desk.settings.verifier_key, encryption=encryption, since=since)
+            yield from export(view, wanted.filter(), encryption=encryption, since=since)
 
     source = lines()
     # The first line is made here, where an error can still be answered as one.
@@ -206,7 +207,7 @@ async def consistency_proof(
 async def verifier_key(desk: TheDesk, caller: TheCaller, purpose: Purpose = "") -> str:
     """The log's public key. Get it once from a source that you trust on its own, not each time from here."""
     await desk.admit(caller, "verifier-key", "", purpose)
-    return f"{desk.settings.verifier_key}\n"
+    return await desk.look(lambda view: f"{view.key}\n")
 
 
 @_router.post("/erasures", status_code=201, responses=problems.documented(404, 422))

@@ -13,7 +13,6 @@ whole range can prove.
 
 from __future__ import annotations
 
-from audit.checkpoint import VerifierKey
 from audit.document import CASE_FORMAT, Json, JsonObject, disclose, object_at, text_at
 from audit.query import Entry, Filter, View
 from audit.seal import KeyEncryptionKey
@@ -21,7 +20,7 @@ from audit.summary import Part, summarise
 from govern.errors import NotFound
 
 
-def case(view: View, request_id: str, *, key: VerifierKey, encryption: KeyEncryptionKey | None) -> JsonObject:
+def case(view: View, request_id: str, *, encryption: KeyEncryptionKey | None) -> JsonObject:
     """The case file of a request.
 
     Args:
@@ -43,7 +42,7 @@ def case(view: View, request_id: str, *, key: VerifierKey, encryption: KeyEncryp
         "format": CASE_FORMAT,
         "request_id": request_id,
         "log": view.log,
-        "verifier_key": str(key),
+        "verifier_key": str(view.key),
         "checkpoint": note,
         "entries": entries,
         "summary": summarise(request_id, parts),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
@@ -55,6 +55,13 @@ def sqlite_path(url: str) -> Path | None:
     return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
 
 
+def name_of(engine: Engine) -> str:
+    """The database as a person names it: an SQLite file's path, another's URL without its password."""
+    if engine.dialect.name == "sqlite":
+        return unquote(str(engine.url.database)).removeprefix("file:").partition("?")[0]
+    return engine.url.render_as_string(hide_password=True)
+
+
 @contextmanager
 def reaching(engine: Engine) -> Iterator[None]:
     """Turn the driver's passing failures into StoreUnavailable; errors of our own making pass unchanged."""
@@ -63,7 +70,7 @@ def reaching(engine: Engine) -> Iterator[None]:
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(
-            f"audit database {engine.url.render_as_string(hide_password=True)}",
+            f"audit database {name_of(engine)}",
             why=" ".join(str(cause).split()),
             fix="see that it runs, can be reached, and has space left",
         ) from error
@@ -71,7 +78,7 @@ def reaching(engine: Engine) -> Iterator[None]:
         if not error.connection_invalidated:
             raise
         raise StoreUnavailable(
-            f"audit database {engine.url.render_as_string(hide_password=True)}",
+            f"audit database {name_of(engine)}",
             why=" ".join(str(error.orig).split()),
             fix="see that it runs and can be reached",
         ) from error

@@ -12,7 +12,6 @@ from fastapi import Depends, Header, Request
 from audit import auth
 from audit.access import AccessRecorder
 from audit.auth import Caller, TokenKey
-from audit.checkpoint import VerifierKey
 from audit.query import AuditQuery, View
 from audit.seal import KeyEncryptionKey
 from audit.store import AuditStore
@@ -27,12 +26,10 @@ class Settings:
 
     Attributes:
         token_key: what callers' tokens are checked with; None = no authentication, loopback clients only.
-        verifier_key: of the log.
         encryption: opens withheld fields for case files and exports; None = they stay undisclosed.
     """
 
     token_key: TokenKey | None
-    verifier_key: VerifierKey
     encryption: KeyEncryptionKey | None = None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import msgspec
 
 from audit.case import proved, withheld
-from audit.checkpoint import VerifierKey, open_checkpoint
+from audit.checkpoint import open_checkpoint
 from audit.document import EXPORT_FORMAT, JsonObject, canonical
 from audit.query import Filter, View
 from audit.seal import KeyEncryptionKey
@@ -25,7 +25,6 @@ def export(
     view: View,
     wanted: Filter,
     *,
-    key: VerifierKey,
     encryption: KeyEncryptionKey | None = None,
     since: str | None = None,
 ) -> Iterator[bytes]:
@@ -51,7 +50,7 @@ def export(
     header: JsonObject = {
         "format": EXPORT_FORMAT,
         "log": view.log,
-        "verifier_key": str(key),
+        "verifier_key": str(view.key),
         "checkpoint": note,
         "first": first,
         "last": last,
@@ -64,7 +63,7 @@ def export(
     if conditions:
         header["filter"] = {name: str(value) if name.endswith("_ns") else value for name, value in conditions.items()}
     if since is not None:
-        older = open_checkpoint(since, key)
+        older = open_checkpoint(since, view.key)
         proof = view.consistency(older.size, checkpoint.size)
         header["since"] = {"checkpoint": since, "proof": [one.hex() for one in proof]}
     yield _line(header)

@@ -75,6 +75,8 @@ def _reading(engine: Engine) -> Iterator[Connection]:
         require_current_schema(engine)
         with engine.begin() as connection:
             yield connection
+    except exc.NoSuchColumnError as error:
+        raise _Unreadable(f"cannot be read to its end: {error}") from error
     except exc.DatabaseError as error:
         cause = error.orig
         busy = isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in _PASSING
@@ -111,7 +113,7 @@ class _Check:
     opened: int = 0
     next_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     sealed: dict[str, list[int]] = field(default_factory=dict)  # key id -> entries
-    erased: dict[str, int] = field(default_factory=dict)  # key id -> the entry that says so
+    erased: dict[str, tuple[int, str]] = field(default_factory=dict)  # key id -> entry that says so, subject
 
     def find(self, where: str, what: str) -> None:
         self.findings.append(Finding(where, what))
@@ -169,12 +171,14 @@ class _Check:
             orphans = self.connection.execute(_ORPHANS[table])
             for log in orphans.scalars():
                 self.find(f"table {table}", f"has rows of the log {log!r}, which the database does not list")
-        rows = list(self._rows("SELECT namespace FROM logs WHERE log = :log"))
+        rows = list(self._rows("SELECT namespace, verifier_key FROM logs WHERE log = :log"))
         names = list(self.connection.execute(text("SELECT log FROM logs")).scalars())
         if len(rows) != 1:
             self.find(f"log {self.trusted.name!r}", f"the database does not list it; it has {names}")
             return
         namespace = rows[0]["namespace"]
+        if rows[0]["verifier_key"] != str(self.trusted):
+            self.find(f"log {self.trusted.name!r}", f"is listed with another key: {rows[0]['verifier_key']!r}")
         topics = self._rows("SELECT DISTINCT topic FROM entries WHERE log = :log AND topic IS NOT NULL")
         for topic in (row["topic"] for row in topics):
             if not str(topic).startswith(f"govern.{namespace}."):
@@ -227,8 +231,8 @@ class _Check:
                 self.find(where, f"repeats offset {said['offset']} of {at[0]}[{at[1]}], or is out of its order")
             self.next_offsets[at] = said["offset"] + 1
         if said["kind"] == ERASURE and isinstance(row["index"], int):
-            keys = object_at(leaf, "record").get("keys")
-            self.erased.update({str(key): row["index"] for key in keys} if isinstance(keys, list) else {})
+            keys = object_at(object_at(leaf, "record"), "keys")
+            self.erased.update({key: (row["index"], text_at(keys, key)) for key in keys})
         return leaf
 
     def _withheld(self, index: Any, leaf: JsonObject, box: RowMapping | None, keys: Mapping[str, _Key]) -> None:
@@ -299,8 +303,8 @@ class _Check:
     def _keys(self, keys: Mapping[str, _Key]) -> None:
         for key_id, key in keys.items():
             where = f"data key {key_id}"
-            if key.wrapped is None and (key.erased_by is None or self.erased.get(key_id) != key.erased_by):
-                self.find(where, f"is destroyed by entry {key.erased_by}, which does not say so")
+            if key.wrapped is None and self.erased.get(key_id) != (key.erased_by, key.subject):
+                self.find(where, f"of {key.subject!r} is destroyed by entry {key.erased_by}, which does not say so")
             elif key.wrapped is not None and (key_id in self.erased or key.erased_by is not None):
                 self.find(where, "is there, although it was erased")
             elif key.wrapped is not None and self.encryption is not None:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from audit.checkpoint import Signer, check_name
+from audit.checkpoint import Signer, VerifierKey, check_name
 from audit.seal import KEY_BYTES, KeyEncryptionKey
 from govern.errors import ConfigError
 from govern.telemetry.logging import get_logger
@@ -44,7 +44,7 @@ def load_or_create(folder: Path, origin: str) -> Keys:
     """The keys of the log `origin`, made when the folder has none; each new file is named in a log line.
 
     Raises:
-        ConfigError: a key file is damaged, or others than its owner may read it.
+        ConfigError: a key file is damaged, others than its owner may read it, or the keys are another log's.
         OSError: the folder cannot be written.
     """
     check_name(origin)
@@ -56,22 +56,44 @@ def load_or_create(folder: Path, origin: str) -> Keys:
             "audit encryption key created; back it up: without it no withheld field can be read again",
             path=str(folder / _ENCRYPTION),
         )
-    keys = load(folder, origin)
-    public = folder / _VERIFIER
-    text = f"{keys.signer.verifier}\n"
-    if not public.exists() or public.read_text(encoding="utf-8") != text:
-        public.write_text(text, encoding="utf-8")
-        _log.info("audit verifier key written; give it to whoever verifies", path=str(public), key=text.strip())
+    key = Signer(origin, _load_signing(folder / _SIGNING)).verifier
+    if _create(folder / _VERIFIER, f"{key}\n".encode(), mode=0o644):
+        _log.info("audit verifier key written; give it to whoever verifies", path=str(folder / _VERIFIER), key=str(key))
+    keys = load(folder)
+    if keys.signer.name != origin:
+        raise ConfigError(
+            f"keys in {folder}",
+            why=f"they are those of the log {keys.signer.name!r}, not of {origin!r}",
+            fix=f"use --origin {keys.signer.name}, or another key folder",
+        )
     return keys
 
 
-def load(folder: Path, origin: str) -> Keys:
+def origin_in(folder: Path) -> str | None:
+    """The name of the log whose keys a folder holds; None when it holds none."""
+    public = folder / _VERIFIER
+    return VerifierKey.parse(public.read_text(encoding="utf-8")).name if public.exists() else None
+
+
+def load(folder: Path) -> Keys:
     """The keys in a folder.
 
     Raises:
         ConfigError: a key file is absent, damaged, or readable by others than its owner.
     """
-    return Keys(Signer(check_name(origin), _load_signing(folder / _SIGNING)), load_encryption(folder / _ENCRYPTION))
+    public = folder / _VERIFIER
+    try:
+        verifier = VerifierKey.parse(public.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(public, error) from error
+    keys = Keys(Signer(verifier.name, _load_signing(folder / _SIGNING)), load_encryption(folder / _ENCRYPTION))
+    if keys.signer.verifier != verifier:
+        raise ConfigError(
+            f"verifier key {public}",
+            why="it is not the public half of the signing key beside it",
+            fix="restore the folder from its backup",
+        )
+    return keys
 
 
 def load_encryption(path: Path) -> KeyEncryptionKey:
@@ -113,12 +135,12 @@ def _new_signing_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _create(path: Path, content: bytes) -> bool:
-    """Write a secret unless the file exists. It appears whole or not at all: two processes may start together."""
+def _create(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
+    """Write a key unless its file exists. It appears whole or not at all: two processes may start together."""
     if path.exists():
         return False
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -137,11 +159,7 @@ def _read_secret(path: Path) -> bytes:
         mode = path.stat().st_mode
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"key file {path} cannot be read",
-            why=str(error),
-            fix="name the key folder with --keys (GOVERN_AUDIT_KEYS), or make one with `govern audit init`",
-        ) from error
+        raise _unreadable(path, error) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
             f"key file {path} has mode {stat.S_IMODE(mode):04o}",
@@ -149,3 +167,11 @@ def _read_secret(path: Path) -> bytes:
             fix=f"chmod 600 {path}",
         )
     return data.strip() + b"\n"
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"key file {path} cannot be read",
+        why=str(error),
+        fix="name the key folder with --keys (GOVERN_AUDIT_KEYS), or make one with `govern audit init`",
+    )

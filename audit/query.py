@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Engine, Select, func, select
 
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import Checkpoint, VerifierKey
 from audit.database import reaching
 from audit.document import JsonObject, object_at, parse
 from audit.schema import require_current_schema
@@ -92,14 +92,14 @@ class AuditQuery:
             StoreUnavailable: the database is away.
         """
         with reaching(self._engine), self._engine.begin() as connection:
-            log = connection.execute(select(logs.c.log).where(logs.c.namespace == self.namespace)).scalar()
-            if log is None:
+            key = connection.execute(select(logs.c.verifier_key).where(logs.c.namespace == self.namespace)).scalar()
+            if key is None:
                 raise NotFound(
                     f"audit log of namespace {self.namespace!r}",
                     why="the database has none",
                     fix="check --namespace, or found the log with `govern audit init`",
                 )
-            yield View(connection, log)
+            yield View(connection, VerifierKey.parse(key))
 
     def require(self) -> None:
         """Raises ConfigError or NotFound when there is no log to read."""
@@ -109,11 +109,16 @@ class AuditQuery:
 
 
 class View:
-    """The log at one instant."""
+    """The log at one instant.
 
-    def __init__(self, connection: Connection, log: str) -> None:
+    Attributes:
+        key: as the database names it: good enough to pass on, never to be trusted because of that.
+    """
+
+    def __init__(self, connection: Connection, key: VerifierKey) -> None:
         self._connection = connection
-        self.log = log
+        self.key = key
+        self.log = key.name
 
     def note(self, size: int | None = None) -> str:
         """The signed checkpoint of a size; the newest when none is named.

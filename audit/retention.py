@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, Select, delete, insert, select, text, update
 
 from audit.database import reaching
-from audit.document import Json, JsonObject
+from audit.document import JsonObject
 from audit.entry import ERASURE, Draft
 from audit.store import ERASED_FOR_GOOD, AuditStore, LogTransaction
 from audit.tables import entries, payloads, subject_keys
@@ -84,7 +84,10 @@ def _erase(log: LogTransaction, subject: str, *, actor: str, reason: str) -> Era
         if one.startswith(ERASED_FOR_GOOD)
     ]
     destroyed = tuple(sorted(keys))
-    named: list[Json] = [*destroyed, *(str(mark["key_id"]) for mark in marks)]
+    # A principal's name goes with the key; a request's is in its entries anyway, and stays as the mark that it is
+    # erased for good.
+    kept = {id_: subject if subject.startswith(ERASED_FOR_GOOD) else "" for id_, subject in keys.items()}
+    named: JsonObject = {**kept, **{str(mark["key_id"]): str(mark["subject"]) for mark in marks}}
     record: JsonObject = {
         "schema_version": 1,
         "id": uuid7(log.now_ns),
@@ -104,7 +107,6 @@ def _erase(log: LogTransaction, subject: str, *, actor: str, reason: str) -> Era
         ).rowcount
         mine = (subject_keys.c.log == log.log) & subject_keys.c.key_id.in_(some)
         connection.execute(update(subject_keys).where(mine).values(wrapped=None, erased_by=index))
-        # The principal's name goes with the key; a request's stays, as the mark that it is erased for good.
         connection.execute(
             update(subject_keys).where(mine, subject_keys.c.subject.startswith("principal:")).values(subject="")
         )

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from audit.database import reaching
+from audit.database import name_of, reaching
 from audit.report import Finding
 from audit.tables import APPEND_ONLY
 from govern.errors import ConfigError
@@ -44,7 +44,7 @@ def require_current_schema(engine: Engine) -> None:
     with reaching(engine), engine.connect() as connection:
         if not schema_is_current(connection):
             raise ConfigError(
-                f"database {engine.url.render_as_string(hide_password=True)}",
+                f"database {name_of(engine)}",
                 why="it holds no audit log, or one made by another release",
                 fix="run `govern audit init --db URL` once",
             )

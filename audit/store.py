@@ -88,7 +88,9 @@ class AuditStore:
                 )
             ).all()
             if not known:
-                connection.execute(insert(logs).values(log=origin, namespace=self.namespace))
+                connection.execute(
+                    insert(logs).values(log=origin, namespace=self.namespace, verifier_key=str(self.verifier))
+                )
                 note = self.keys.signer.sign(Checkpoint(origin, 0, EMPTY_ROOT).text())
                 connection.execute(insert(checkpoints).values(log=origin, size=0, note=note))
             elif [tuple(row) for row in known] != [(origin, self.namespace)]:

@@ -37,6 +37,7 @@ logs: Final = Table(
     metadata,
     _column("log", Text, key=True),
     _column("namespace", Text),
+    _column("verifier_key", Text),
     UniqueConstraint("namespace", name="logs_namespace"),
 )
 

@@ -146,7 +146,7 @@ def _whole_case(case: JsonObject, parts: list[Part], *, complete: bool) -> list[
     indexes = [part.index for part in parts]
     request_id = text_at(case, "request_id")
     inferences = [part for part in parts if part.kind == "inference" and part.request_id == request_id]
-    destroyed = {part.index: set(_texts(part.record.get("keys"))) for part in parts if part.kind == "erasure"}
+    destroyed = {part.index: set(object_at(part.record, "keys")) for part in parts if part.kind == "erasure"}
     used = {part.key_id for part in parts if part.key_id}
     findings: list[Finding] = []
     if indexes != sorted(set(indexes)):
@@ -173,10 +173,6 @@ def _equal(shown: Json, expected: Json) -> bool:
         return canonical(shown) == canonical(expected)
     except BadDocument:
         return False
-
-
-def _texts(value: Json) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _head(document: JsonObject, format_: str, trusted: VerifierKey) -> Checkpoint:

@@ -199,7 +199,7 @@ class Stream:
 
     def everything(self) -> list[Message]:
         """At least one entry of each kind."""
-        inferences = [self.inference(n, principal="p1" if n in (1, 2) else "") for n in range(6)]
+        inferences = [self.inference(n, principal="principal-one" if n in (1, 2) else "") for n in range(6)]
         return [
             *inferences,
             self.verdict(0, 3),

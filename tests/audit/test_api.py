@@ -58,7 +58,6 @@ def app_of(
 ) -> FastAPI:
     settings = Settings(
         token_key=key,
-        verifier_key=log.store.verifier,
         encryption=log.keys.encryption if disclosing else None,
     )
     metrics = Metrics(CollectorRegistry())

@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 def case_file(log: Log, request_id: str = "req-1", *, disclosed: bool = True) -> Document:
     with log.query().snapshot() as view:
-        return case(view, request_id, key=log.store.verifier, encryption=log.keys.encryption if disclosed else None)
+        return case(view, request_id, encryption=log.keys.encryption if disclosed else None)
 
 
 def findings(document: Document | bytes, key: VerifierKey) -> list[str]:
@@ -175,7 +175,7 @@ def lines_of(
 ) -> list[bytes]:
     with log.query().snapshot() as view:
         encryption = log.keys.encryption if disclosed else None
-        return list(export(view, wanted or Filter(), key=log.store.verifier, encryption=encryption, since=since))
+        return list(export(view, wanted or Filter(), encryption=encryption, since=since))
 
 
 def test_an_export_of_the_whole_log(log: Log) -> None:

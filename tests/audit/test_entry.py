@@ -45,7 +45,7 @@ def test_every_record_has_a_kind() -> None:
 
 def test_personal_data_is_withheld() -> None:
     stream = Stream()
-    secrets = ["31x", "refused", "lowered", "age <= 31", "0.3125", "p1", "ab" * 32, "inputs", "no protobuf"]
+    secrets = ["31x", "refused", "lowered", "age <= 31", "0.3125", "principal-one", "ab" * 32, "inputs", "no protobuf"]
     for message in stream.everything():
         one = draft(message)
         leaf = canonical(one.leaf(log="l", recorded_ns=1, sealed=None)).decode()
@@ -56,11 +56,11 @@ def test_personal_data_is_withheld() -> None:
 
 def test_subjects() -> None:
     stream = Stream()
-    plain, person = stream.inference(1), stream.inference(2, principal="p1")
+    plain, person = stream.inference(1), stream.inference(2, principal="principal-one")
     assert draft(plain).subject == "request:req-1"
-    assert draft(person).subject == "principal:p1"
+    assert draft(person).subject == "principal:principal-one"
     letter = draft(stream.dead_letter(person))
-    assert (letter.subject, letter.concerns) == ("principal:p1", "req-2")
+    assert (letter.subject, letter.concerns) == ("principal:principal-one", "req-2")
     assert draft(stream.explanation(3)).subject == "request:req-3"
     raw = draft(stream.raw("inferences", b"\xff"))
     assert raw.kind == "undecodable"

@@ -25,18 +25,24 @@ def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
 
 def test_unfit_key_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        keys.load(tmp_path, "govern/demo")
+        keys.load(tmp_path)
     keys.load_or_create(tmp_path, "govern/demo")
     (tmp_path / "encryption-key").chmod(0o644)
     with pytest.raises(ConfigError, match="mode 0644"):
-        keys.load(tmp_path, "govern/demo")
+        keys.load(tmp_path)
     (tmp_path / "encryption-key").chmod(0o600)
-    (tmp_path / "encryption-key").write_text("abc")
+    with pytest.raises(ConfigError, match="those of the log 'govern/demo'"):
+        keys.load_or_create(tmp_path, "govern/other")
+    keys.load_or_create(tmp_path / "other", "govern/demo")
+    (tmp_path / "verifier-key.txt").write_text((tmp_path / "other" / "verifier-key.txt").read_text())
+    with pytest.raises(ConfigError, match="not the public half"):
+        keys.load(tmp_path)
+    (tmp_path / "other" / "encryption-key").write_text("abc")
     with pytest.raises(ConfigError, match="not 32 bytes"):
-        keys.load(tmp_path, "govern/demo")
+        keys.load(tmp_path / "other")
     (tmp_path / "signing-key.pem").write_text("no key")
     with pytest.raises(ConfigError, match="no Ed25519"):
-        keys.load(tmp_path, "govern/demo")
+        keys.load(tmp_path)
 
 
 def test_seal_and_commitments() -> None:

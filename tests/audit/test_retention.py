@@ -20,7 +20,7 @@ from .test_case import case_file
 def test_a_principal_is_erased_with_all_requests(log: Log) -> None:
     log.append(log.stream.everything())
     before = case_file(log, "req-1")
-    done = erase(log.store, "principal:p1", actor="op", reason="GDPR Art. 17")
+    done = erase(log.store, "principal:principal-one", actor="op", reason="GDPR Art. 17")
     # Of p1: the inferences 1 and 2 and the dead letter of 1; by request id: its explanation and its label.
     assert (len(done.keys), done.entries, done.index) == (2, 5, 14)
     for request_id in ("req-1", "req-2"):
@@ -35,25 +35,27 @@ def test_a_principal_is_erased_with_all_requests(log: Log) -> None:
     assert verify_case(json.dumps(before), log.store.verifier).ok
     report = verify_database(log.url, log.store.verifier, log.keys.encryption)
     assert report.ok, report.findings
-    assert "p1" not in json.dumps(case_file(log, "req-1"))
+    assert "principal-one" not in json.dumps(case_file(log, "req-1"))
     with log.engine.connect() as connection:
-        assert "principal:p1" not in list(connection.execute(text("SELECT subject FROM subject_keys")).scalars())
+        assert "principal:principal-one" not in list(
+            connection.execute(text("SELECT subject FROM subject_keys")).scalars()
+        )
 
 
 def test_by_request_the_person_is_erased(log: Log) -> None:
     log.append(log.stream.everything())
     erase(log.store, "request:req-2", actor="op", reason="asked")
     assert case_file(log, "req-1")["summary"]["inferences"][0]["data"] == "erased"
-    with pytest.raises(NotFound, match="principal:p1"):
-        erase(log.store, "principal:p1", actor="op", reason="asked")
+    with pytest.raises(NotFound, match="principal:principal-one"):
+        erase(log.store, "principal:principal-one", actor="op", reason="asked")
 
 
 def test_what_comes_later_of_an_erased_request_is_not_kept(log: Log) -> None:
     stream = log.stream
-    log.append([stream.inference(0), stream.inference(1, principal="p1")])
+    log.append([stream.inference(0), stream.inference(1, principal="principal-one")])
     erase(log.store, "request:req-0", actor="op", reason="asked")
-    erase(log.store, "principal:p1", actor="op", reason="asked")
-    log.append([stream.explanation(0), stream.explanation(1), stream.inference(2, principal="p1")])
+    erase(log.store, "principal:principal-one", actor="op", reason="asked")
+    log.append([stream.explanation(0), stream.explanation(1), stream.inference(2, principal="principal-one")])
     for n, state in ((0, "erased"), (1, "erased")):
         document = case_file(log, f"req-{n}")
         assert [one["data"] for one in document["summary"]["explanations"]] == [state]

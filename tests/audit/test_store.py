@@ -130,7 +130,7 @@ def test_the_database_itself_refuses_changes(log: Log, table: str) -> None:
 def test_reading_connections_cannot_write(log: Log) -> None:
     log.append(log.stream.everything())
     engine = log.reader
-    for statement in ("DELETE FROM payloads", "INSERT INTO logs VALUES ('a', 'b')", "CREATE TABLE t (a INTEGER)"):
+    for statement in ("DELETE FROM payloads", "INSERT INTO logs VALUES ('a', 'b', 'c')", "CREATE TABLE t (a INTEGER)"):
         with pytest.raises(exc.DBAPIError, match=r"read-?only"), engine.begin() as connection:
             connection.execute(text(statement))
 

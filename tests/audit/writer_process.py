@@ -15,12 +15,10 @@ from audit.writer import AuditWriter
 from govern.bus import open_bus
 from govern.telemetry.metrics import Metrics
 
-from .conftest import ORIGIN
-
 
 async def main(bus_url: str, database: str, namespace: str, folder: str) -> None:
     engine = open_engine(database, "write")
-    store = AuditStore(engine, namespace=namespace, keys=keys.load(Path(folder), ORIGIN))
+    store = AuditStore(engine, namespace=namespace, keys=keys.load(Path(folder)))
     store.open()
     async with open_bus(bus_url) as bus:
         writer = AuditWriter(bus=bus, store=store, metrics=Metrics(CollectorRegistry()), batch_s=0.01)

@@ -45,6 +45,7 @@ def _tables() -> None:
         "logs",
         sa.Column("log", sa.Text, nullable=False),
         sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("verifier_key", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("log"),
         sa.UniqueConstraint("namespace", name="logs_namespace"),
     )
