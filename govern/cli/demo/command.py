@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,15 +12,20 @@ from govern.bus import open_bus
 from govern.bus.topics import specs
 from govern.cli._common import EXIT_FAILURE, run
 from govern.cli.demo.plan import plan
-from govern.cli.demo.stack import Stack
 from govern.cli.demo.stages.findings import findings
+from govern.cli.demo.stages.finish import leave_running, sum_up
+from govern.cli.demo.stages.person import refused_person
 from govern.cli.demo.stages.prepare import fit_watchers, train_model
+from govern.cli.demo.stages.proof import prove, tamper
 from govern.cli.demo.stages.replay import Replay
+from govern.cli.demo.stages.start import started
 from govern.cli.demo.story import Story
 from govern.cli.demo.watch import Watch
 from govern.cli.demo.work import Work
 from govern.ids import uuid7
 
+#: The shell's convention for a command that Ctrl-C ended.
+EXIT_INTERRUPTED: Final = 130
 #: What fits into two minutes on two cores.
 DEFAULT_ROWS: Final = 9000
 
@@ -36,29 +40,51 @@ def demo(
 ) -> None:
     """See it all work on real data, on this machine, in two minutes."""
     story = Story.on_terminal()
-    run(_demo(story, Work.open(work), rows=rows, bus=bus, db=db, once=once, seed=seed))
+    folder = Work.open(work)
+    ended = asyncio.Event()
+    run(_demo(story, folder, ended, rows=rows, bus=bus, db=db, once=once, seed=seed))
+    story.console.print(f"[dim]Stopped. The files are in {folder.folder}[/]", soft_wrap=True)
+    if not ended.is_set():
+        raise typer.Exit(EXIT_INTERRUPTED)
     if story.failed:
         raise typer.Exit(EXIT_FAILURE)
 
 
-async def _demo(story: Story, work: Work, *, rows: int, bus: str | None, db: str | None, once: bool, seed: int) -> None:
+async def _demo(
+    story: Story,
+    work: Work,
+    ended: asyncio.Event,
+    *,
+    rows: int,
+    bus: str | None,
+    db: str | None,
+    once: bool,
+    seed: int,
+) -> None:
+    """All stages; sets `ended` after the last."""
     # On a bus that others use, too, each run is a tenant of its own.
-    namespace = "demo" if bus is None else f"demo-{uuid7()[-8:]}"
+    namespace = "demo" if bus is None and db is None else f"demo-{uuid7()[-8:]}"
+    bus_url, database_url = bus or work.bus_url, db or work.database_url
     _welcome(story, work, bus, db)
     prepared = train_model(story, work, seed=seed)
     segments = plan(prepared, rows, seed=seed)
     await fit_watchers(story, work, namespace=namespace)
-    async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(open_bus(bus or work.bus_url, client_id="govern-demo"))
+    async with open_bus(bus_url, client_id="govern-demo") as connection:
         await connection.ensure_topics(specs(namespace))
-        running = await stack.enter_async_context(
-            Stack.running(work, namespace=namespace, bus_url=bus or work.bus_url, database_url=db or work.database_url)
-        )
-        watch = Watch(connection, namespace)
-        replayed = await Replay(story, running, connection, watch, segments).run(prepared.schema)
-        await findings(story, running, watch.seen, replayed, prepared.reference)
-        if not once:
-            await asyncio.Event().wait()
+        async with started(story, work, namespace=namespace, bus_url=bus_url, database_url=database_url) as stack:
+            watch = Watch(connection, namespace)
+            replayed = await Replay(story, stack, connection, watch, segments).run(prepared.schema)
+            await findings(story, stack, watch.seen, replayed, prepared.reference)
+            person = refused_person(replayed)
+            case = await prove(story, stack, person.request_id, prepared.schema)
+            await tamper(story, stack, case)
+            if not once:
+                await leave_running(story, stack, person.request_id)
+            sum_up(story)
+            ended.set()
+            if not once:
+                story.console.print("[bold]Ctrl-C ends it.[/]")
+                await asyncio.Event().wait()
 
 
 def _welcome(story: Story, work: Work, bus: str | None, db: str | None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from govern.errors import Unavailable
@@ -37,10 +38,17 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", name, *arguments)
 
 
-async def run(arguments: Sequence[str], *, width: int = 94, may_fail: bool = False) -> Ran:
+async def run(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    width: int = 94,
+    may_fail: bool = False,
+) -> Ran:
     """Run `govern ARGUMENT...` to its end.
 
     Args:
+        environment: added to this process's.
         width: columns that it may fill.
         may_fail: whether another return code than 0 is an answer, too.
 
@@ -53,7 +61,7 @@ async def run(arguments: Sequence[str], *, width: int = 94, may_fail: bool = Fal
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, **ENVIRONMENT, "COLUMNS": str(width)},
+        env={**os.environ, **ENVIRONMENT, **environment, "COLUMNS": str(width)},
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):

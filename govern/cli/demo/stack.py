@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import httpx
 
 from govern.cli.demo.child import Child, Program
-from govern.cli.demo.commands import ENVIRONMENT, govern, module
+from govern.cli.demo.commands import ENVIRONMENT, govern, module, run
 from govern.cli.demo.model import MODEL, REVISION, SERVICE
 from govern.cli.demo.ports import free_ports
 from govern.cli.demo.work import Work
 from govern.errors import GovernError
 
+#: Where the audit API and `govern audit token` look for the shared secret.
+TOKEN_KEY: Final = "GOVERN_AUDIT_TOKEN_KEY"  # noqa: S105 - the name of a variable
 _PROBE_TIMEOUT_S: Final = 1.0
 
 
@@ -48,6 +52,7 @@ class Stack:
 
     Attributes:
         bus_url, database_url: which bus and which audit database they use.
+        token_key: shared secret of the audit API, of this run alone.
     """
 
     def __init__(self, work: Work, *, namespace: str, bus_url: str, database_url: str) -> None:
@@ -56,6 +61,7 @@ class Stack:
         self.bus_url = bus_url
         self.database_url = database_url
         self.at = Addresses.free()
+        self.token_key = secrets.token_hex(32)
         self._client = httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S)
         self._children = {one.name: Child(one, work.logs / f"{one.name}.log") for one in self._programs()}
 
@@ -91,6 +97,8 @@ class Stack:
         """
         work.logs.mkdir(exist_ok=True)
         stack = cls(work, namespace=namespace, bus_url=bus_url, database_url=database_url)
+        # The log is founded once, before those who write and read it start side by side.
+        await run(["audit", "init", "--db", database_url, "--namespace", namespace, "--keys", str(work.keys)])
         try:
             async with stack._client, asyncio.TaskGroup() as tasks:
                 for child in stack._children.values():
@@ -112,6 +120,7 @@ class Stack:
         """In the order in which they are stopped."""
         at, work = self.at, self.work
         bus = ("--bus", self.bus_url, "--namespace", self.namespace)
+        log = ("--db", self.database_url, "--keys", str(work.keys))
         yield self._program(
             "proxy",
             govern(
@@ -135,13 +144,33 @@ class Stack:
             self._answers(f"{at.worker_metrics}/metrics"),
         )
         yield self._program(
+            "audit-api",
+            govern(
+                *("audit", "serve", *bus, *log, "--port", port_of(at.audit)),
+                *("--metrics-port", port_of(at.audit_metrics)),
+            ),
+            self._answers(f"{at.audit}/healthz"),
+            {TOKEN_KEY: self.token_key},
+        )
+        yield self._program(
+            "audit-writer",
+            govern("audit", "write", *bus, *log, "--metrics-port", port_of(at.writer_metrics)),
+            self._answers(f"{at.writer_metrics}/metrics"),
+        )
+        yield self._program(
             "model",
             module("govern.cli.demo.serve", str(work.model), str(work.schema), port_of(at.model)),
             self._answers(f"{at.model}/v2/health/ready"),
         )
 
-    def _program(self, name: str, command: tuple[str, ...], ready: Callable[[], Awaitable[bool]]) -> Program:
-        return Program(name, command, ready, ENVIRONMENT)
+    def _program(
+        self,
+        name: str,
+        command: tuple[str, ...],
+        ready: Callable[[], Awaitable[bool]],
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Program:
+        return Program(name, command, ready, {**ENVIRONMENT, **environment})
 
     def _answers(self, url: str) -> Callable[[], Awaitable[bool]]:
         async def ready() -> bool:

@@ -75,6 +75,7 @@ class Replay:
 
     async def run(self, schema: FeatureSchema) -> Replayed:
         """Send everything, and wait until all of it was captured, judged and recorded."""
+        self._announce()
         began = time.monotonic()
         async with httpx.AsyncClient() as client:
             with self._view.shown():
@@ -88,6 +89,25 @@ class Replay:
                     looking.cancel()
                 self._tell(schema)
         return self.result
+
+    def _announce(self) -> None:
+        years = sum(one.rows for one in self._segments if one.name != WHAT_IF)
+        self._story.stage(
+            "Three years pass",
+            f"{years:,} real people of 2016, 2017 and 2018 apply, in the order of the years, as HTTP requests to the"
+            " proxy. The drift watcher judges each thousand of them as it fills up.",
+        )
+        self._story.say(
+            f"Mixed in on purpose: {traffic.TAMPERED} people who changed up to three answers so that the model admits"
+            f" them; a broken client that gives the age in months ({traffic.MONTHS} times) or sends the first answer"
+            f" of every list ({traffic.DEFAULTS} times); and {traffic.FRACTIONS + traffic.MALFORMED} requests that are"
+            " malformed or do not fit the schema."
+        )
+        self._story.say(
+            "At the end comes a what-if, which is [bold]not[/] real: a thousand people of 2018 whose schooling arrives"
+            " in the survey's numbering of before 2008, as after a careless change of supplier. 13 then meant a"
+            " bachelor's degree; today it means grade 10."
+        )
 
     async def _send(self, segment: traffic.Segment) -> None:
         self._phase = f"replaying {segment.name}"
