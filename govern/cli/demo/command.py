@@ -11,7 +11,8 @@ import typer
 from govern.bus import open_bus
 from govern.bus.topics import specs
 from govern.cli._common import EXIT_FAILURE, run
-from govern.cli.demo.plan import plan
+from govern.cli.demo.checks import check_extras, check_urls
+from govern.cli.demo.plan import check_rows, plan
 from govern.cli.demo.stages.findings import findings
 from govern.cli.demo.stages.finish import leave_running, sum_up
 from govern.cli.demo.stages.person import refused_person
@@ -39,6 +40,10 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the model, the sample and the attack.")] = 0,
 ) -> None:
     """See it all work on real data, on this machine, in two minutes."""
+    check_extras()
+    check_rows(rows)
+    if bus is not None or db is not None:
+        check_urls(bus or "embedded:///bus.db", db or "sqlite:////audit.db")
     story = Story.on_terminal()
     folder = Work.open(work)
     ended = asyncio.Event()
@@ -66,11 +71,11 @@ async def _demo(
     namespace = "demo" if bus is None and db is None else f"demo-{uuid7()[-8:]}"
     bus_url, database_url = bus or work.bus_url, db or work.database_url
     _welcome(story, work, bus, db)
-    prepared = train_model(story, work, seed=seed)
-    segments = plan(prepared, rows, seed=seed)
-    await fit_watchers(story, work, namespace=namespace)
     async with open_bus(bus_url, client_id="govern-demo") as connection:
         await connection.ensure_topics(specs(namespace))
+        prepared = train_model(story, work, seed=seed)
+        segments = plan(prepared, rows, seed=seed)
+        await fit_watchers(story, work, namespace=namespace)
         async with started(story, work, namespace=namespace, bus_url=bus_url, database_url=database_url) as stack:
             watch = Watch(connection, namespace)
             replayed = await Replay(story, stack, connection, watch, segments).run(prepared.schema)

@@ -19,9 +19,8 @@ MAX_ROWS: Final = len(people.YEARS) * (20_000 - WINDOW)
 WHAT_IF: Final = "what-if"
 
 
-def plan(prepared: Prepared, rows: int, *, seed: int) -> list[traffic.Segment]:
-    """The segments of a replay of so many people, and of one more window for the what-if.
-
+def check_rows(rows: int) -> None:
+    """
     Raises:
         BadInput: fewer people than fill a window each year, or more than there are.
     """
@@ -31,6 +30,10 @@ def plan(prepared: Prepared, rows: int, *, seed: int) -> list[traffic.Segment]:
             why=f"the drift step judges {WINDOW} people at a time, and the package carries {MAX_ROWS} for three years",
             fix=f"ask for {MIN_ROWS} to {MAX_ROWS}",
         )
+
+
+def plan(prepared: Prepared, rows: int, *, seed: int) -> list[traffic.Segment]:
+    """The segments of a replay of so many people, and of one more window for the what-if."""
     rng = np.random.default_rng(seed)
     each = rows // len(people.YEARS)
     everybody = people.replay(each + WINDOW)

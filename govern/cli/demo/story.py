@@ -55,6 +55,9 @@ class Story:
         """A paragraph. Rich markup."""
         self.console.print(Padding(text, (0, 0, 0, _INDENT), expand=False))
 
+    def gap(self) -> None:
+        self.console.print()
+
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values in two columns."""
         table = Table.grid(padding=(0, 2))

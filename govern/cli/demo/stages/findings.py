@@ -65,7 +65,7 @@ def _drift(story: Story, seen: Seen, replayed: Replayed, reference: Frame) -> No
     schema = reference.schema
     years = [one for one in seen.drift if WHAT_IF not in segments_of(one, seen)]
     last = [one for one in seen.drift if segments_of(one, seen) == WHAT_IF]
-    story.say("")
+    story.gap()
     alarms = Counter(name for one in years for name in drifted(one))
     if alarms:
         parts = [
@@ -115,7 +115,8 @@ def _people(story: Story, seen: Seen, replayed: Replayed) -> None:
             sent[reply.call.kind] += 1
             for step, counts in flagged.items():
                 counts[reply.call.kind] += reply.request_id in seen.flags[step]
-    story.say("\n[bold]Single people.[/] Share flagged by each watcher (the first line is its false-alarm rate):")
+    story.gap()
+    story.say("[bold]Single people.[/] Share flagged by each watcher (the first line is its false-alarm rate):")
     story.table(
         ("what was sent", "people", "outlier", "adversarial"),
         [
@@ -139,8 +140,9 @@ def _dead_letters(story: Story, seen: Seen, replayed: Replayed) -> None:
     kinds: Counter[traffic.Kind] = Counter(one.call.kind for one in replayed.answered)
     refused = [one for one in replayed.answered if one.call.kind == "malformed"]
     unread = [one for one in seen.dead_letters if one.code == "undecodable-payload"]
+    story.gap()
     story.say(
-        f"\n[bold]What cannot be judged is kept, with the reason.[/] {len(refused)} malformed requests got"
+        f"[bold]What cannot be judged is kept, with the reason.[/] {len(refused)} malformed requests got"
         f" {_listed(sorted({one.status for one in refused}))} from the model and are captured like all others."
         f" {kinds['fraction']} requests were answered by the model, but do not fit the schema; each is a dead letter:"
     )

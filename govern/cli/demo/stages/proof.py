@@ -59,7 +59,7 @@ async def _case(client: httpx.AsyncClient, stack: Stack, request_id: str) -> byt
     address = f"{stack.at.audit}/v1/audit/cases/{request_id}"
     deadline = time.monotonic() + RECORDED_DEADLINE_S
     while True:
-        response = await client.get(address, params={"purpose": PURPOSE})
+        response = await client.get(address, headers={"govern-purpose": PURPOSE})
         if response.is_error:
             raise Unavailable(
                 f"GET {address} answers {response.status_code}",

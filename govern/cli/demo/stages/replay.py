@@ -91,7 +91,8 @@ class Replay:
         return self.result
 
     def _announce(self) -> None:
-        years = sum(one.rows for one in self._segments if one.name != WHAT_IF)
+        calls = [call for one in self._segments if one.name != WHAT_IF for call in one.calls]
+        years = len({person.id for call in calls for person in call.people})
         self._story.stage(
             "Three years pass",
             f"{years:,} real people of 2016, 2017 and 2018 apply, in the order of the years, as HTTP requests to the"

@@ -1,0 +1,196 @@
+"""`govern demo --once` in real processes: embedded, and on Kafka with PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from audit.checkpoint import VerifierKey
+from audit.verify import verify_case
+
+pytestmark = pytest.mark.e2e
+
+#: One window of a thousand for each year, the least that the demo replays.
+ROWS = 3000
+DEADLINE_S = 420.0
+
+EXPECTED = (
+    "every step of the pipeline has its fitted artifact",
+    "every request that was answered is on the bus exactly once",
+    "seen = captured + sampled out + dropped",
+    "the what-if is found as drift, in schooling and in nothing else",
+    "the broken form is found by the outlier step",
+    "ages in months are found by the adversarial step",
+    "changed answers are flagged more often than honest ones",
+    "all requests that the model answered and nobody could read are dead letters",
+    "malformed requests are captured with their status",
+    "the case file proves itself offline, with nothing but the log's public key",
+    "it says who looked, and why",
+    "the change is found, and named: entry",
+)
+
+
+def demo(work: Path, *flags: str) -> list[str]:
+    return [
+        *(sys.executable, "-P", "-m", "govern.cli.main", "demo"),
+        *("--rows", str(ROWS), "--work", str(work), *flags),
+    ]
+
+
+def run(work: Path, *flags: str) -> str:
+    """The demo's output; it must end well."""
+    done = subprocess.run(
+        demo(work, "--once", *flags),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+        cwd="/",
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs(work)}"
+    return done.stdout
+
+
+def logs(work: Path) -> str:
+    return "\n".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted((work / "logs").glob("*.log")))
+
+
+def check_output(output: str) -> None:
+    lines = output.splitlines()
+    assert "NOT SO" not in output
+    held = [line.strip() for line in lines if line.strip().startswith("✓")]
+    for claim in EXPECTED:
+        assert any(claim in line for line in held), f"{claim!r} was not checked:\n{output}"
+    assert f"All {len(held)} checks held" in output
+    assert max(map(len, lines)) <= 100 + len("Stopped. The files are in ") + 200  # only paths may be longer
+    assert sum("no drift  2016" in line for line in lines) == 1
+    assert sum("drift     what-if      schooling (p < 1e-09)" in line for line in lines) == 1
+
+
+def check_case(work: Path) -> None:
+    """Verified here, too, and about somebody who was refused although they had work."""
+    document = (work / "case.json").read_bytes()
+    trusted = VerifierKey.parse((work / "keys" / "verifier-key.txt").read_text())
+    report = verify_case(document, trusted)
+    assert report.ok, report.findings
+    assert report.opened >= 2
+    summary = json.loads(document)["summary"]
+    (decision,) = summary["inferences"]
+    answer = json.loads(decision["response"]) if isinstance(decision["response"], str) else decision["response"]
+    outputs = {one["name"]: one["data"] for one in answer["outputs"]}
+    assert outputs["prediction"] == [0]
+    assert outputs["probability"][1] < 0.5
+    assert [one["label"] for one in summary["feedback"]] == ["employed"]
+    assert {one["kind"] for one in summary["verdicts"]} == {"drift", "outlier", "adversarial"}
+    assert not verify_case(document.replace(b'"2015"', b'"2016"', 1), trusted).ok
+
+
+def nothing_left(work: Path) -> bool:
+    """Whether no process of the demo outlived it."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(work).encode() in command:
+                return False
+    return True
+
+
+@pytest.mark.timeout(DEADLINE_S + 30)
+def test_the_demo_embedded(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+
+    output = run(work)
+
+    check_output(output)
+    check_case(work)
+    assert (work / "bus.db").exists()
+    assert (work / "audit-changed.db").exists()
+    assert nothing_left(work)
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.timeout(DEADLINE_S + 30)
+def test_the_demo_on_kafka_and_postgres(tmp_path: Path, kafka_url: str, postgres_url: str) -> None:
+    work = tmp_path / "work"
+
+    output = run(work, "--bus", kafka_url, "--db", postgres_url)
+
+    check_output(output)
+    check_case(work)
+    assert not list(work.glob("*.db"))
+    assert nothing_left(work)
+
+
+@contextmanager
+def started(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd="/")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(text: str, log: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(DEADLINE_S + 30)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_middle_ends_every_process(tmp_path: Path, name: str) -> None:
+    work, log = tmp_path / "work", tmp_path / "log"
+    with started(demo(work), log) as process:
+        wait_for("replaying 2016", log)
+        process.send_signal(signal.Signals[name])
+        returncode = process.wait(60)
+
+    assert returncode == 130
+    assert str(work) in log.read_text().splitlines()[-1]
+    assert nothing_left(work)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--rows", "10"], ["--rows 10", "3000"]),
+        (["--rows", "99999999"], ["--rows 99999999", "57000"]),
+        (["--bus", "carrier-pigeon://here"], ["carrier-pigeon", "kafka://host:port"]),
+        (["--db", "oracle://here"], ["oracle", "postgresql+psycopg://"]),
+    ],
+)
+def test_wrong_flags_are_refused_at_once(tmp_path: Path, flags: list[str], words: list[str]) -> None:
+    done = subprocess.run(
+        [*demo(tmp_path / "work", "--once"), *flags], capture_output=True, text=True, timeout=60, check=False, cwd="/"
+    )
+
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_work_folder_with_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+
+    done = subprocess.run(demo(tmp_path, "--once"), capture_output=True, text=True, timeout=60, check=False, cwd="/")
+
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
