@@ -110,11 +110,11 @@ def test_the_audit_log_has_one_writer_with_its_keys_and_the_api_can_only_read(ob
     writer = objects["Deployment", "demo-govern-audit-writer"]["spec"]
     assert (writer["replicas"], writer["strategy"]["type"]) == (1, "Recreate")
     (container,) = writer["template"]["spec"]["containers"]
-    assert _env(container)["GOVERN_AUDIT_DATABASE"] == {"secretKeyRef": {"name": "audit-writer", "key": "url"}}
+    assert _env(container)["GOVERN_AUDIT_DB"] == {"secretKeyRef": {"name": "audit-writer", "key": "url"}}
     assert {"name": "data", "mountPath": "/var/lib/govern", "readOnly": False} in container["volumeMounts"]
     assert _env(container)["GOVERN_AUDIT_KEYS"].startswith("/var/lib/govern/")
     (api,) = _pod(objects, "audit-api")["containers"]
-    assert _env(api)["GOVERN_AUDIT_DATABASE"] == {"secretKeyRef": {"name": "audit-reader", "key": "url"}}
+    assert _env(api)["GOVERN_AUDIT_DB"] == {"secretKeyRef": {"name": "audit-reader", "key": "url"}}
     assert "GOVERN_AUDIT_KEYS" not in _env(api)
     assert [volume["name"] for volume in _pod(objects, "audit-api")["volumes"]] == ["tmp"]
 
