@@ -147,6 +147,7 @@ def uvicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         [
             *(sys.executable, "-m", "uvicorn", "upstream_app:app", "--app-dir", str(HERE)),
             *("--port", str(port), "--no-date-header", "--log-level", "warning", "--timeout-keep-alive", "60"),
+            *("--timeout-graceful-shutdown", "1"),  # a stream that nobody released must not hold the tests up
         ],
         log=tmp_path_factory.mktemp("uvicorn") / "log",
     )
