@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, insert, select, text, tuple_, update
+from sqlalchemy import Connection, Engine, and_, insert, or_, select, text, update
 
 from audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from audit.database import reaching
@@ -173,10 +173,11 @@ class LogTransaction:
     def _positions(self, asked: set[Partition]) -> dict[Partition, int]:
         rows = self.connection.execute(
             select(positions.c.topic, positions.c.partition, positions.c.next_offset).where(
-                positions.c.log == self.log, tuple_(positions.c.topic, positions.c.partition).in_(sorted(asked))
+                positions.c.log == self.log, positions.c.topic.in_({at.topic for at in asked})
             )
         )
-        return {Partition(row.topic, row.partition): row.next_offset for row in rows}
+        known = {Partition(row.topic, row.partition): row.next_offset for row in rows}
+        return {at: offset for at, offset in known.items() if at in asked}
 
     def _write(self, drafts: Sequence[Draft]) -> None:
         keys = self._data_keys({one.subject for one in drafts if one.withheld})
@@ -237,7 +238,7 @@ def read_nodes(connection: Connection, log: str, asked: Sequence[Node]) -> list[
         LogDamaged: one is absent.
     """
     leaves = [node.number for node in asked if node.level == 0]
-    inner = [tuple(node) for node in asked if node.level > 0]
+    inner = [node for node in asked if node.level > 0]
     found: dict[Node, bytes] = {}
     if leaves:
         rows = connection.execute(
@@ -245,11 +246,9 @@ def read_nodes(connection: Connection, log: str, asked: Sequence[Node]) -> list[
         )
         found.update({Node(0, number): value for number, value in rows})
     if inner:
-        stored = connection.execute(
-            select(nodes.c.level, nodes.c.number, nodes.c.hash).where(
-                nodes.c.log == log, tuple_(nodes.c.level, nodes.c.number).in_(inner)
-            )
-        )
+        # Not `(level, number) IN (...)`: for that SQLite reads the whole log's nodes.
+        each = (and_(nodes.c.log == log, nodes.c.level == one.level, nodes.c.number == one.number) for one in inner)
+        stored = connection.execute(select(nodes.c.level, nodes.c.number, nodes.c.hash).where(or_(*each)))
         found.update({Node(level, number): value for level, number, value in stored})
     missing = [node for node in asked if node not in found]
     if missing:

@@ -222,6 +222,31 @@ def test_a_damaged_tree_is_not_extended(sqlite_log: Log) -> None:
         sqlite_log.append([sqlite_log.stream.config()])
 
 
+def test_the_work_of_a_proof_grows_with_the_logarithm(sqlite_log: Log) -> None:
+    """Counted in instructions of SQLite's machine, so that no scan of the tree can hide in a query."""
+
+    def work(size: int) -> int:
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+
+        with sqlite_log.query().snapshot() as view:
+            raw = view._connection.connection.driver_connection
+            assert raw is not None
+            raw.set_progress_handler(step, 1)
+            view.inclusion(size // 3, size)
+            view.consistency(size // 3, size)
+            raw.set_progress_handler(None, 0)
+        return steps
+
+    sqlite_log.append([sqlite_log.stream.inference(n) for n in range(127)])
+    small = work(127)
+    sqlite_log.append([sqlite_log.stream.inference(n) for n in range(127, 2047)])
+    assert work(2047) < 2.5 * small
+
+
 def test_a_full_disk_loses_nothing(sqlite_log: Log, engine_of: Callable[[str, Mode], Engine]) -> None:
     """SQLite's own SQLITE_FULL: the file may not grow past a number of pages."""
     sqlite_log.append([sqlite_log.stream.inference(0)])
