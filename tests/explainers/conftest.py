@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import uvicorn
 from sklearn.ensemble import HistGradientBoostingClassifier
+from starlette.responses import Response
 
 from explainers.deadline import NEVER, Deadline
 from explainers.predictor import SklearnPredictor
+from govern.codecs.frames import to_frame
+from govern.codecs.tensor import Tensor
 from govern.frame import Frame
+from govern.runtime.server import ModelMetadata, TensorMetadata, create_app
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
+from tests.services.process import free_port
 
 with warnings.catch_warnings():
     # shap 0.49 sets up its colour maps on import in a way that matplotlib 3.11 will drop; we draw nothing.
@@ -119,3 +128,76 @@ def make_frame() -> MakeFrame:
         return Frame(schema=schema, columns=tuple(columns))
 
     return make
+
+
+class Employment:
+    """A V2 model of `acs_model`, one tensor for each feature in, probabilities out."""
+
+    def __init__(self, predictor: SklearnPredictor, schema: FeatureSchema) -> None:
+        self._predictor = predictor
+        self._schema = schema
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        return ModelMetadata(
+            name="employment",
+            inputs=tuple(TensorMetadata(name=one, datatype="BYTES", shape=(-1, 1)) for one in self._schema.names),
+            outputs=(TensorMetadata(name="probability", datatype="FP64", shape=(-1, 2)),),
+        )
+
+    def infer(self, inputs: list[Tensor]) -> list[Tensor]:
+        frame = to_frame(inputs, self._schema)
+        return [
+            Tensor("probability", "FP64", self._predictor.predict(frame)),
+            Tensor("note", "BYTES", np.array(["x"] * len(frame), dtype=object)),
+        ]
+
+
+class ModelServer:
+    """The model on a port, with what it was asked, and answers that a test may put before the model's own.
+
+    Attributes:
+        seen: header `govern-synthetic` of each call, in order.
+        answers: (status, body) each given to one call, instead of asking the model.
+    """
+
+    def __init__(self, model: Employment) -> None:
+        self.seen: list[str] = []
+        self.answers: list[tuple[int, bytes]] = []
+        self._app = create_app({"employment": model})
+        self.url = f"http://127.0.0.1:{free_port()}"
+        port = int(self.url.rsplit(":", 1)[1])
+        config = uvicorn.Config(
+            self._serve, host="127.0.0.1", port=port, log_config=None, lifespan="off", interface="asgi3"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="model server")
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        if not scope["path"].endswith("/infer"):
+            await self._app(scope, receive, send)
+            return
+        self.seen.append(dict(scope["headers"]).get(b"govern-synthetic", b"").decode())
+        if self.answers:
+            status, body = self.answers.pop(0)
+            await Response(body, status_code=status)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def __enter__(self) -> ModelServer:
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert time.monotonic() < deadline, "the model server does not start"
+            self._thread.join(0.01)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture
+def model_server(acs: Frame, acs_model: SklearnPredictor) -> Iterator[ModelServer]:
+    with ModelServer(Employment(acs_model, acs.schema)) as server:
+        yield server
