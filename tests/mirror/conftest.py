@@ -113,6 +113,7 @@ async def start_proxy(make_config: Callable[..., MirrorConfig]) -> AsyncIterator
         task = asyncio.create_task(Proxy(config, recorder).serve(stop, started=port.set_result))
         await asyncio.wait([port, task], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
+            recorder.close()
             await task
         running.append(Running(await port, recorder, stop, task))
         return running[-1]

@@ -300,8 +300,10 @@ class Load:
             worker.join()
 
     def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with (
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)) as connection,
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
             while True:
                 name = uuid.uuid4().hex
                 connection.request("POST", infer("echo"), BODY, {"x-request-id": name})
