@@ -69,7 +69,7 @@ def test_without_a_terminal_the_view_prints_a_line_now_and_then() -> None:
     lines = out.getvalue().splitlines()
     assert 8 <= len(lines) <= 11
     assert lines[-1].strip() == "something happened"
-    assert "1,000 of 1,000 people; 5 requests captured; 1,234 audit entries" in lines[-2]
+    assert "1,000 of 1,000 people; 5 captured, 1,234 in the audit log" in lines[-2]
     assert max(map(len, lines)) <= 100
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from audit.checkpoint import VerifierKey
 from audit.verify import verify_case
+from govern.cli.demo.stages.person import CASEWORKER
+from govern.cli.demo.stages.proof import AUDITOR
 
 pytestmark = pytest.mark.e2e
 
@@ -24,15 +26,17 @@ ROWS = 3000
 DEADLINE_S = 420.0
 
 EXPECTED = (
-    "every step of the pipeline has its fitted artifact",
+    "every step has its fitted artifact",
     "every request that was answered is on the bus exactly once",
     "seen = captured + sampled out + dropped",
-    "the what-if is found as drift, in schooling and in nothing else",
+    "the what-if is found as drift, and above all in schooling",
     "the broken form is found by the outlier step",
     "ages in months are found by the adversarial step",
     "changed answers are flagged more often than honest ones",
     "all requests that the model answered and nobody could read are dead letters",
     "malformed requests are captured with their status",
+    "it explains the very answer that was given, and the shares add up to it",
+    "the rule was measured, and holds for nine of ten or more",
     "the case file proves itself offline, with nothing but the log's public key",
     "it says who looked, and why",
     "the change is found, and named: entry",
@@ -83,13 +87,16 @@ def check_case(work: Path) -> None:
     trusted = VerifierKey.parse((work / "keys" / "verifier-key.txt").read_text())
     report = verify_case(document, trusted)
     assert report.ok, report.findings
-    assert report.opened >= 2
+    assert report.opened >= 4  # the inference, the feedback, two explanations
     summary = json.loads(document)["summary"]
     (decision,) = summary["inferences"]
     answer = json.loads(decision["response"]) if isinstance(decision["response"], str) else decision["response"]
     outputs = {one["name"]: one["data"] for one in answer["outputs"]}
     assert outputs["prediction"] == [0]
     assert outputs["probability"][1] < 0.5
+    assert {one["method"] for one in summary["explanations"]} == {"shap_tree", "anchors"}
+    assert all(one["reasons"] for one in summary["explanations"])
+    assert {one["actor"] for one in summary["accesses"]} == {CASEWORKER, AUDITOR}
     assert [one["label"] for one in summary["feedback"]] == ["employed"]
     assert {one["kind"] for one in summary["verdicts"]} == {"drift", "outlier", "adversarial"}
     assert not verify_case(document.replace(b'"2015"', b'"2016"', 1), trusted).ok

@@ -15,7 +15,7 @@ from govern.cli.demo.checks import check_extras, check_urls
 from govern.cli.demo.plan import check_rows, plan
 from govern.cli.demo.stages.findings import findings
 from govern.cli.demo.stages.finish import leave_running, sum_up
-from govern.cli.demo.stages.person import refused_person
+from govern.cli.demo.stages.person import explain, refused_person
 from govern.cli.demo.stages.prepare import fit_watchers, train_model
 from govern.cli.demo.stages.proof import prove, tamper
 from govern.cli.demo.stages.replay import Replay
@@ -81,6 +81,7 @@ async def _demo(
             replayed = await Replay(story, stack, connection, watch, segments).run(prepared.schema)
             await findings(story, stack, watch.seen, replayed, prepared.reference)
             person = refused_person(replayed)
+            await explain(story, stack, person, prepared.schema)
             case = await prove(story, stack, person.request_id, prepared.schema)
             await tamper(story, stack, case)
             if not once:

@@ -144,6 +144,15 @@ class Stack:
             self._answers(f"{at.worker_metrics}/metrics"),
         )
         yield self._program(
+            "explainer",
+            govern(
+                *("explain", "serve", str(work.explainers), *bus, "--port", port_of(at.explainer)),
+                # Through the proxy, so that what explainers ask is seen, too; it is marked, and never judged.
+                *("--model-url", at.proxy, "--metrics-port", port_of(at.explainer_metrics)),
+            ),
+            self._answers(f"{at.explainer}/healthz"),
+        )
+        yield self._program(
             "audit-api",
             govern(
                 *("audit", "serve", *bus, *log, "--port", port_of(at.audit)),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -55,6 +57,12 @@ class Story:
         """A paragraph. Rich markup."""
         self.console.print(Padding(text, (0, 0, 0, _INDENT), expand=False))
 
+    def bullet(self, text: str) -> None:
+        """One item of a list, as plain text."""
+        line = Table.grid(padding=(0, 1))
+        line.add_row("•", Text(text))
+        self.console.print(Padding(line, (0, 0, 0, _INDENT), expand=False))
+
     def gap(self) -> None:
         self.console.print()
 
@@ -72,6 +80,12 @@ class Story:
         for row in rows:
             table.add_row(*row)
         self.console.print(Padding(table, (0, 0, 0, _INDENT), expand=False))
+
+    def command(self, arguments: Sequence[str], folder: Path) -> None:
+        """A govern command as it would be typed in the folder."""
+        words = (one.replace(f"{folder}/", "") for one in arguments)
+        line = Text(f"$ govern {shlex.join(words)}", style="dim")
+        self.console.print(Padding(line, (0, 0, 0, _INDENT), expand=False))
 
     def quote(self, text: str) -> None:
         """What a command printed, as it is."""

@@ -98,7 +98,7 @@ class View:
             passed_s = time.monotonic() - self._began
             self.event(
                 f"[dim]{passed_s:>4.0f} s  {status.phase:<19}{status.people:>7,} of {self._total:,} people;"
-                f" {status.on_bus:,} requests captured; {status.audit_entries:,} audit entries[/]"
+                f" {status.on_bus:,} captured, {status.audit_entries:,} in the audit log[/]"
             )
 
     def event(self, text: str) -> None:

@@ -76,15 +76,15 @@ def _drift(story: Story, seen: Seen, replayed: Replayed, reference: Frame) -> No
     else:
         story.say(f"[bold]Drift in the real years.[/] None of the {len(years)} windows differs from 2015.")
     before, after = (_refused(replies) for replies in (_real(replayed), replayed.replies[WHAT_IF]))
-    names = sorted({name for one in last for name in drifted(one)})
+    surest = {schema[drifted(one)[0]].words for one in last if one.alarm}
     story.say(
-        f"[bold]Drift in the what-if.[/] Found in: {', '.join(schema[name].words for name in names) or 'nothing'}."
+        f"[bold]Drift in the what-if.[/] Found, and surest in: {', '.join(sorted(surest)) or 'nothing'}."
         f" Under it the model refuses {after:.0%} of people instead of {before:.0%}, and no error is raised anywhere:"
         " the alarm is the first that anyone hears of it."
     )
     story.check(
-        "the what-if is found as drift, in schooling and in nothing else",
-        bool(last) and all(drifted(one) == ["SCHL"] for one in last),
+        "the what-if is found as drift, and above all in schooling",
+        bool(last) and all(drifted(one)[:1] == ["SCHL"] for one in last),
     )
 
 

@@ -41,6 +41,7 @@ async def started(story: Story, work: Work, *, namespace: str, bus_url: str, dat
             ]
         )
         story.check(
-            f"{len(stack.names)} processes answer, {time.monotonic() - began:.0f} s after they were started", True
+            f"{len(stack.names)} processes answer, {time.monotonic() - began:.0f} s after they were started",
+            all(stack.is_ready(name) for name in stack.names),
         )
         yield stack
