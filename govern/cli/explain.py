@@ -40,7 +40,8 @@ from govern.record import ExplainRequest
 
 app = typer.Typer()
 
-DEFAULT_PORT: Final = 8090
+#: Beside the audit API's 8090.
+DEFAULT_PORT: Final = 8091
 
 ExplainersArgument = Annotated[
     Path, typer.Argument(help="Folder of fitted explainers; each is served under its folder's name.")
@@ -100,6 +101,18 @@ def serve_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = DEFAULT_PORT,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Compute here, too.")] = True,
+    audit_db: Annotated[
+        str,
+        typer.Option(
+            "--audit-db",
+            envvar="GOVERN_AUDIT_DB",
+            help="Find requests by id in this audit log; without it the bus is searched.",
+        ),
+    ] = "",
+    audit_keys: Annotated[
+        Path | None,
+        typer.Option("--audit-keys", envvar="GOVERN_AUDIT_KEYS", help="Key folder: also explain what the bus let go."),
+    ] = None,
     model_url: ModelUrlOption = "",
     model_name: ModelNameOption = "",
     model_version: ModelVersionOption = "",
@@ -121,7 +134,12 @@ def serve_command(
                 stack.enter_context(_loaded(explainers, model_url, model_name, model_version, model)) if worker else {}
             )
             async with open_bus(bus, client_id="govern-explainer") as connection, asyncio.TaskGroup() as tasks:
-                api = create_app(bus=connection, namespace=namespace, catalogue=catalogue)
+                inferences = None
+                if audit_db:
+                    from govern.cli._audited import audited_inferences
+
+                    inferences = stack.enter_context(audited_inferences(connection, audit_db, namespace, audit_keys))
+                api = create_app(bus=connection, namespace=namespace, catalogue=catalogue, inferences=inferences)
                 tasks.create_task(serve(api, listening, stop))
                 address = listening.getsockname()
                 typer.echo(f"Explanation API on http://{address[0]}:{address[1]}/docs", err=True)

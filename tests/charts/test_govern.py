@@ -27,6 +27,7 @@ VALUES: dict[str, Any] = {
     "audit": {
         "writerDatabase": {"secretName": "audit-writer"},
         "readerDatabase": {"secretName": "audit-reader"},
+        "tokenKey": {"secretName": "audit-token"},
         "keys": {"persistentVolumeClaim": {"claimName": "audit-keys"}},
     },
     "monitoring": {
@@ -115,6 +116,7 @@ def test_the_audit_log_has_one_writer_with_its_keys_and_the_api_can_only_read(ob
     assert _env(container)["GOVERN_AUDIT_KEYS"].startswith("/var/lib/govern/")
     (api,) = _pod(objects, "audit-api")["containers"]
     assert _env(api)["GOVERN_AUDIT_DB"] == {"secretKeyRef": {"name": "audit-reader", "key": "url"}}
+    assert _env(api)["GOVERN_AUDIT_TOKEN_KEY"] == {"secretKeyRef": {"name": "audit-token", "key": "token-key"}}
     assert "GOVERN_AUDIT_KEYS" not in _env(api)
     assert [volume["name"] for volume in _pod(objects, "audit-api")["volumes"]] == ["tmp"]
 
