@@ -47,6 +47,10 @@ def bound(*, namespace: str = "", pipeline: str = "", step: str = "") -> Abstrac
     return structlog.contextvars.bound_contextvars(**{name: value for name, value in fields.items() if value})
 
 
+#: Libraries that log each request they make: at INFO that is traffic, not news.
+_CHATTY: Final = ("httpx",)
+
+
 def configure(level: str, *, json: bool, stream: TextIO | None = None) -> None:
     """Send every log line of this process, ours and the libraries', to `stream` (standard error).
 
@@ -92,6 +96,8 @@ def configure(level: str, *, json: bool, stream: TextIO | None = None) -> None:
         root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING if root.level == logging.INFO else logging.NOTSET)
 
 
 def withhold_payloads(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
