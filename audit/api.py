@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, FastAPI, Path, Query
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from audit import auth, problems
+from audit import auth
 from audit.access import AccessRecorder
 from audit.api_models import (
     EntryDocument,
@@ -35,8 +35,17 @@ from audit.store import AuditStore
 from govern.bus import Bus
 from govern.errors import Forbidden
 from govern.telemetry.metrics import Metrics
+from govern.web import problems
+from govern.web.application import application
 
 _NDJSON: Final = "application/x-ndjson"
+
+_DESCRIPTION: Final = """
+The tamper-evident audit log of machine-learning models: entries, case files, exports and proofs.
+
+Every read is recorded in the log before it is answered; while it cannot be recorded, nothing is shown. What is
+downloaded verifies offline: `govern audit verify FILE --key KEY`.
+"""
 
 
 def create_app(
@@ -54,17 +63,10 @@ def create_app(
     """
     if settings.token_key is not None:
         settings.token_key.check()
-    app = FastAPI(
-        title="govern audit",
-        summary="The tamper-evident audit log of machine-learning models: entries, case files, proofs.",
-        description=__doc__,
-        version="1",
-    )
+    app = application("govern audit", description=_DESCRIPTION, version="1")
     recorder = AccessRecorder(bus, namespace=query.namespace, source="/govern/audit/api")
     app.state.desk = Desk(query, recorder, settings, store, metrics)
     app.include_router(_router)
-    app.add_api_route("/healthz", _health, include_in_schema=False, response_class=PlainTextResponse)
-    problems.install(app)
     return app
 
 
@@ -225,10 +227,6 @@ async def post_erasure(desk: TheDesk, caller: TheCaller, asked: ErasureRequest) 
 
     done = await asyncio.to_thread(erasing)
     return ErasureDone(id=done.id, entry=done.index, keys=list(done.keys), entries=done.entries)
-
-
-def _health() -> str:
-    return "ok\n"
 
 
 async def _stream(header: bytes, source: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -15,17 +15,17 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 
-from explainers import problems
 from explainers.api_models import Ask, ExplainerView, ExplanationView, Pending
 from explainers.catalogue import Catalogue
 from explainers.desk import Caller, Desk
 from explainers.index import ExplanationIndex
 from explainers.sources import BusInferenceSource, InferenceSource
-from govern import __version__
 from govern.bus import Bus
 from govern.record import Explanation
+from govern.web import problems
+from govern.web.application import application
 
 ANONYMOUS: Final = "anonymous"
 #: When to ask again, seconds: most explanations take less.
@@ -57,12 +57,7 @@ def create_app(*, bus: Bus, namespace: str, catalogue: Catalogue, inferences: In
             yield
             follower.cancel()
 
-    app = FastAPI(title="govern explanations", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
-    problems.install(app)
-
-    @app.get("/healthz", include_in_schema=False, response_class=PlainTextResponse)
-    async def health() -> str:
-        return "ok"
+    app = application("govern explanations", version="1", description=_DESCRIPTION, lifespan=lifespan)
 
     @app.post(
         "/v1/explanations",

@@ -30,8 +30,6 @@ from audit.reading import Reading, querying, read_recorded
 from audit.report import Report
 from audit.retention import erase as erase_subject
 from audit.seal import KeyEncryptionKey
-from audit.serve import listen
-from audit.serve import serve as serve_app
 from audit.verify import verify_case, verify_export
 from audit.writer import AuditWriter
 from govern.bus import open_bus
@@ -46,6 +44,8 @@ from govern.cli._common import (
 )
 from govern.errors import ConfigError
 from govern.telemetry.logging import configure
+from govern.web.listening import listen
+from govern.web.listening import serve as serve_app
 
 app = typer.Typer(no_args_is_help=True)
 

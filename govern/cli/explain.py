@@ -22,7 +22,6 @@ from explainers.catalogue import Card, Catalogue
 from explainers.fit import fit
 from explainers.jobs import ExplainWorker
 from explainers.predictor import Predictor, SklearnPredictor
-from explainers.serve import listen, serve
 from explainers.target import Target
 from explainers.v2_predictor import V2Predictor
 from govern.bus import open_bus
@@ -37,6 +36,7 @@ from govern.cli._common import (
 )
 from govern.errors import BadInput
 from govern.record import ExplainRequest
+from govern.web.listening import listen, serve
 
 app = typer.Typer()
 

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -60,7 +61,7 @@ class V2Model(Protocol):
 
 def create_app(models: Mapping[str, V2Model], *, title: str = "govern V2 inference") -> FastAPI:
     """The ASGI application that serves `models` under their names. Errors are answered as `{"error": text}`."""
-    app = FastAPI(title=title, version=__version__)
+    app = FastAPIOffline(title=title, version=__version__)
 
     def found(name: str, version: str | None = None) -> V2Model:
         model = models.get(name)

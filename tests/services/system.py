@@ -13,6 +13,7 @@ PROGRAMS = {
     "postgres": ("postgresql", "the audit store"),
     "prometheus": ("prometheus", "dashboards and alert rules"),
     "promtool": ("prometheus", "alert rules"),
+    "chromium": ("chromium", "the pages, as a browser shows them"),
     "go": ("golang", "building Helm and the OpenTelemetry collector; 1.21 or later fetches the release it needs"),
     "git": ("git", "the checkout"),
 }

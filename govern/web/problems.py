@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException
 from govern.errors import BadInput, GovernError
 from govern.telemetry.logging import get_logger
 
-_log = get_logger("govern.audit")
+_log = get_logger("govern.web")
 
 MEDIA_TYPE: Final = "application/problem+json"
 
 
 def problem(error: GovernError, request: Request) -> JSONResponse:
     """`type` names the kind of failure, `title` is what, `detail` is why, `fix` is what to do."""
-    headers = {"WWW-Authenticate": 'Bearer realm="govern audit"'} if error.http_status == 401 else {}
+    headers = {"WWW-Authenticate": 'Bearer realm="govern"'} if error.http_status == 401 else {}
     return JSONResponse(
         {
             "type": f"urn:govern:error:{error.code}",
@@ -58,7 +58,7 @@ def install(app: FastAPI) -> None:
         return problem(found, request)
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.error("audit API failed", path=request.url.path, exc_info=error)
+        _log.error("request failed", path=request.url.path, exc_info=error)
         found = GovernError("internal error", why="the server's log says more", fix="report it to the operator")
         return problem(found, request)
 
@@ -84,14 +84,14 @@ def _example(status: int) -> dict[str, object]:
         "status": status,
         "detail": "what is the cause",
         "fix": "what to do about it",
-        "instance": "/v1/audit/entries",
+        "instance": "the path that was asked for",
     }
 
 
 _MEANING: Final = {
     401: ("No valid bearer token", "unauthorized"),
     403: ("The caller's role does not allow this", "forbidden"),
-    404: ("There is no such thing in the log", "not-found"),
-    422: ("A parameter is wrong", "bad-input"),
-    503: ("The read could not be recorded, or the database is away: nothing is shown", "access-not-recorded"),
+    404: ("There is no such thing", "not-found"),
+    422: ("The request or a parameter of it is wrong", "bad-input"),
+    503: ("Bus or database is away: nothing is shown that is not recorded first", "unavailable"),
 }

@@ -1,4 +1,4 @@
-"""The API's server: its port taken before anything else, its end decided by the process."""
+"""An API's server: its port taken before anything else, its end decided by the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from govern.errors import Unavailable
 
-#: Requests under way may finish for this long, seconds.
+#: Requests under way may finish for this long, seconds; a long download is then cut.
 _GRACE_S = 5
 
 

@@ -1,0 +1,1 @@
+"""What govern's HTTP APIs share: the application, problem documents, a socket and its server."""
