@@ -21,7 +21,7 @@ def _program(code: str, ready: Path) -> Program:
     async def look() -> bool:
         return ready.exists()
 
-    return Program("thing", [sys.executable, "-c", code], look)
+    return Program("thing", [sys.executable, "-c", code], look, dict(os.environ))
 
 
 def _server(ready: Path) -> Program:

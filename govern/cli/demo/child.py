@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,13 +38,13 @@ class Program:
         name: what the demo calls it.
         command: program and arguments.
         ready: whether it answers now. Must not raise.
-        environment: added to the demo's own.
+        environment: all of it.
     """
 
     name: str
     command: Sequence[str]
     ready: Callable[[], Awaitable[bool]]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str]
 
 
 class ChildFailed(Unavailable):
@@ -127,7 +127,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, **self.program.environment},
+                env=dict(self.program.environment),
                 start_new_session=True,  # Ctrl-C is for the demo, which stops its programs in order
             )
         self._process = process

@@ -19,6 +19,12 @@ ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 TIMEOUT_S: Final = 180.0
 
 
+def environment(added: Mapping[str, str]) -> dict[str, str]:
+    """Of a child: this process's, without the settings of another govern that may run here."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GOVERN_")}
+    return {**own, **ENVIRONMENT, **added}
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """A command that ended. `output` is what it printed, errors included."""
@@ -41,14 +47,14 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
 async def run(
     arguments: Sequence[str],
     *,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    added: Mapping[str, str] = MappingProxyType({}),
     width: int = 94,
     may_fail: bool = False,
 ) -> Ran:
     """Run `govern ARGUMENT...` to its end.
 
     Args:
-        environment: added to this process's.
+        added: to the environment.
         width: columns that it may fill.
         may_fail: whether another return code than 0 is an answer, too.
 
@@ -61,7 +67,7 @@ async def run(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, **ENVIRONMENT, **environment, "COLUMNS": str(width)},
+        env=environment({**added, "COLUMNS": str(width)}),
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):

@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 
 from govern.cli.demo.child import Child, Program
-from govern.cli.demo.commands import ENVIRONMENT, govern, module, run
+from govern.cli.demo.commands import environment, govern, module, run
 from govern.cli.demo.model import MODEL, REVISION, SERVICE
 from govern.cli.demo.ports import free_ports
 from govern.cli.demo.work import Work
@@ -149,6 +149,7 @@ class Stack:
                 *("explain", "serve", str(work.explainers), *bus, "--port", port_of(at.explainer)),
                 # Through the proxy, so that what explainers ask is seen, too; it is marked, and never judged.
                 *("--model-url", at.proxy, "--metrics-port", port_of(at.explainer_metrics)),
+                *("--audit-db", self.database_url, "--audit-keys", str(work.keys)),
             ),
             self._answers(f"{at.explainer}/healthz"),
         )
@@ -177,9 +178,9 @@ class Stack:
         name: str,
         command: tuple[str, ...],
         ready: Callable[[], Awaitable[bool]],
-        environment: Mapping[str, str] = MappingProxyType({}),
+        added: Mapping[str, str] = MappingProxyType({}),
     ) -> Program:
-        return Program(name, command, ready, {**ENVIRONMENT, **environment})
+        return Program(name, command, ready, environment(added))
 
     def _answers(self, url: str) -> Callable[[], Awaitable[bool]]:
         async def ready() -> bool:

@@ -73,7 +73,7 @@ async def _case(client: httpx.AsyncClient, stack: Stack, request_id: str) -> byt
 
 async def mint(stack: Stack) -> str:
     """A token of the auditor for the audit API."""
-    ran = await run(["audit", "token", AUDITOR, "--role", "auditor"], environment={TOKEN_KEY: stack.token_key})
+    ran = await run(["audit", "token", AUDITOR, "--role", "auditor"], added={TOKEN_KEY: stack.token_key})
     return ran.output.strip()
 
 
