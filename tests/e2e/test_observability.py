@@ -1,0 +1,154 @@
+"""A whole run as an SRE sees it: real Prometheus scrapes every process, real spans reach a real collector."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+import dashboards
+from govern.bus import open_bus
+from govern.bus.topics import topic
+from govern.cli.demo import people, traffic
+from govern.cli.demo.model import MODEL, SERVICE
+from govern.cli.demo.stack import Stack
+from govern.cli.demo.stages.prepare import Prepared
+from govern.cli.demo.work import Work
+from govern.codecs import cloudevents
+from govern.ids import uuid7
+from govern.record import Feedback
+from govern.telemetry import spans
+from tests.e2e.conftest import NAMESPACE, SIZES, create_topics, with_count_windows
+from tests.services.otlp import OtlpReceiver, ReceivedSpan
+from tests.services.prometheus import Prometheus
+
+pytestmark = [pytest.mark.e2e, pytest.mark.prometheus]
+
+RULES = Path(dashboards.__file__).with_name("generated") / "rules.yaml"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+SPAN_ID = "b7ad6b7169203331"
+DEADLINE_S = 120.0
+
+
+def scrape_config(stack: Stack) -> str:
+    at = stack.at
+    addresses = (
+        at.shipper_metrics,
+        at.worker_metrics,
+        at.explainer_metrics,
+        at.writer_metrics,
+        at.audit_metrics,
+    )
+    targets = ", ".join(f'"{address.removeprefix("http://")}"' for address in addresses)
+    return f"""
+global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}
+scrape_configs:
+  - job_name: govern
+    static_configs: [{{targets: [{targets}]}}]
+rule_files: [rules.yaml]
+"""
+
+
+async def keep_asking(stack: Stack, prepared: Prepared) -> None:
+    """One wave of traffic after the other, until cancelled: rates need counters that grow."""
+    while True:
+        await wave(stack, prepared)
+
+
+async def wave(stack: Stack, prepared: Prepared) -> None:
+    """260 people, a request that no model can read, and a label."""
+    everybody = people.replay(100)
+    calls = traffic.what_if("x", everybody[:260], prepared.schema).calls
+    async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=20.0) as client:
+        for call in calls:
+            await send(client, call)
+        unreadable = await client.post(f"/v2/models/{MODEL}/infer", content=b"{", headers={"x-request-id": "broken"})
+        assert unreadable.status_code == 400
+    label = Feedback(
+        schema_version=1,
+        id=uuid7(),
+        namespace=NAMESPACE,
+        service=SERVICE,
+        model=MODEL,
+        request_id=calls[0].request_id,
+        label="1",
+        t_feedback=1,
+    )
+    async with open_bus(stack.bus_url) as bus:
+        await bus.publish(topic(NAMESPACE, "feedback"), [cloudevents.to_message(label, source="/test")])
+
+
+async def send(client: httpx.AsyncClient, call: traffic.Call, **headers: str) -> None:
+    response = await client.post(
+        f"/v2/models/{MODEL}/infer",
+        content=call.body,
+        headers={"content-type": "application/json", "x-request-id": call.request_id, **headers},
+    )
+    assert response.status_code == 200, response.text
+
+
+async def traced(stack: Stack, prepared: Prepared) -> None:
+    """A request within a trace of the caller's, and as many more as fill the window that it falls into."""
+    first, *others = traffic.what_if("traced", people.replay(10)[: SIZES["outlier"] + 1], prepared.schema).calls
+    async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=20.0) as client:
+        await send(client, first, traceparent=f"00-{TRACE_ID}-{SPAN_ID}-01")
+        for call in others:
+            await send(client, call)
+
+
+def finite(prometheus: Prometheus, promql: str) -> bool:
+    return any(math.isfinite(float(one["value"][1])) for one in prometheus.query(promql))
+
+
+@pytest.mark.timeout(600)
+async def test_every_panel_query_and_the_trace_of_a_real_run(
+    copy_of_work: Callable[[], Work],
+    prepared: tuple[Work, Prepared],
+    prometheus: Callable[..., Prometheus],
+    otlp_receiver: OtlpReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp_receiver.endpoint)
+    work = copy_of_work()
+    with_count_windows(work.pipeline)
+    await create_topics(work.bus_url, NAMESPACE)
+    async with Stack.running(work, namespace=NAMESPACE, bus_url=work.bus_url, database_url=work.database_url) as stack:
+        server = await asyncio.to_thread(prometheus, scrape_config(stack), files={"rules.yaml": RULES.read_text()})
+        asking = asyncio.create_task(keep_asking(stack, prepared[1]))
+        await panels_show_the_run(server)
+        asking.cancel()
+        await traced(stack, prepared[1])
+        received = await asyncio.to_thread(
+            otlp_receiver.wait_for,
+            lambda all_: {spans.CAPTURE, spans.JUDGE, spans.AUDIT} <= about_the_trace(all_),
+            deadline_s=DEADLINE_S,
+        )
+    (capture,) = [one for one in received if one.trace_id == TRACE_ID and one.name == spans.CAPTURE]
+    assert capture.parent_id == SPAN_ID
+
+
+async def panels_show_the_run(server: Prometheus) -> None:
+    queries = dashboards.queries()
+    assert len(queries) > 25
+    empty = queries
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while empty := [
+                (title, promql) for title, promql in empty if not await asyncio.to_thread(finite, server, promql)
+            ]:
+                await asyncio.sleep(0.5)
+    except TimeoutError:
+        raise AssertionError(f"panels that show nothing: {[title for title, _ in empty]}: {empty}") from None
+    rules = await asyncio.to_thread(server.get, "/api/v1/rules")
+    health = {rule["name"]: rule["health"] for group in rules["groups"] for rule in group["rules"]}
+    assert set(health.values()) == {"ok"}
+    assert len(health) == len(dashboards.alerts())
+
+
+def about_the_trace(received: list[ReceivedSpan]) -> set[str]:
+    """Names of the spans that are in the caller's trace, or linked to one that is."""
+    return {one.name for one in received if TRACE_ID in (one.trace_id, *(trace for trace, _ in one.links))}
