@@ -1,15 +1,11 @@
 """Time of one window: native detectors and alibi-detect's, on one thread, in one process.
 
-Run it where the extra [alibi] is installed:  .venv-alibi/bin/python tests/bench/detectors.py
+Run it where the extra [alibi] is installed (-P, because this file has the name of a package of govern):
+
+    .venv-alibi/bin/python -P tests/bench/detectors.py
 """
 
 from __future__ import annotations
-
-import os
-
-# Before numpy is imported: its libraries read this once.
-for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_variable] = "1"
 
 import time
 from collections.abc import Callable
@@ -17,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from govern import plugins
 from govern.detection import Detector
@@ -80,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(limits=1):
+        main()
