@@ -21,14 +21,13 @@ from msgspec.structs import replace
 from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 
 from explainers.answer import Answerer
-from govern import record as records
 from govern.bus import Bus, Message, Partition, Subscription, Transactor
 from govern.bus.protocol import BusError, Fenced
 from govern.bus.topics import topic
 from govern.codecs import cloudevents
 from govern.errors import BadInput
-from govern.ids import derived_id
-from govern.record import DeadLetter, ExplainRequest, Explanation
+from govern.record import ExplainRequest, Explanation
+from govern.runtime import dead_letters
 from govern.telemetry import spans
 from govern.telemetry.logging import get_logger
 from govern.telemetry.metrics import Metrics, labels
@@ -213,23 +212,7 @@ class ExplainWorker:
         self._measure(explanation, time.monotonic() - began)
 
     async def _bury(self, held: _Held, message: Message, error: BadInput) -> None:
-        letter = DeadLetter(
-            schema_version=records.SCHEMA_VERSION,
-            id=derived_id("dead-letter", message.topic, message.partition, message.offset, self._group),
-            namespace=self._namespace,
-            source_topic=message.topic,
-            source_partition=message.partition,
-            source_offset=message.offset,
-            step="explainer",
-            code=error.code,
-            what=error.what,
-            why=error.why,
-            fix=error.fix,
-            key=message.key,
-            value=message.value or b"",
-            headers=dict(message.headers),
-            t_failed=message.timestamp_ms * 1_000_000,
-        )
+        letter = dead_letters.of_message(message, error, namespace=self._namespace, step="explainer")
         async with held.transactor.transaction() as transaction:
             outgoing = cloudevents.to_message(letter, source=self._source)
             await transaction.publish(topic(self._namespace, "dead-letter"), [outgoing])

@@ -17,12 +17,12 @@ from govern.bus.protocol import Message, Partition
 from govern.codecs import cloudevents
 from govern.codecs.inference import decode
 from govern.detection import Detector
-from govern.errors import BadInput, DecodeError, GovernError
+from govern.errors import BadInput, DecodeError
 from govern.frame import Frame
 from govern.ids import derived_id
 from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
-from govern.runtime import checkpoint
+from govern.runtime import checkpoint, dead_letters
 from govern.runtime.checkpoint import WindowKey
 from govern.runtime.judge import Stream, judge, window_record
 from govern.runtime.loader import LoadedPipeline
@@ -182,7 +182,7 @@ class PartitionTask:
                     fix="publish it to its own topic",
                 )
         except BadInput as error:
-            effects.dead_letters.append(self._dead_letter(message, error))
+            effects.dead_letters.append(dead_letters.of_message(message, error, namespace=self._namespace))
             return
         if inference.synthetic:
             return
@@ -215,7 +215,9 @@ class PartitionTask:
             frame = decode(inference, loaded.schema)
         except DecodeError as error:
             self._note_lost(keys.values(), 1)
-            effects.dead_letters.append(self._dead_letter(message, error, pipeline=loaded.plan.name))
+            effects.dead_letters.append(
+                dead_letters.of_message(message, error, namespace=self._namespace, pipeline=loaded.plan.name)
+            )
             return
         trace = next((v.decode("latin-1") for k, v in message.headers if k == "traceparent"), inference.traceparent)
         rows = Rows.of_message(
@@ -229,7 +231,11 @@ class PartitionTask:
             missing = _missing_outputs(detector, frame)
             if missing is not None:
                 self._note_lost([keys[step]], len(frame))
-                effects.dead_letters.append(self._dead_letter(message, missing, pipeline=loaded.plan.name, step=step))
+                effects.dead_letters.append(
+                    dead_letters.of_message(
+                        message, missing, namespace=self._namespace, pipeline=loaded.plan.name, step=step
+                    )
+                )
                 continue
             closed = self._buffer(keys[step]).add(rows)
             self._changed.add(keys[step])
@@ -259,61 +265,13 @@ class PartitionTask:
             try:
                 verdict = judge(window, stream, loaded.detectors[key.step])
             except Exception as error:  # noqa: BLE001 - any detector, a user's own included; one window must not stop the stream
-                effects.dead_letters.append(self._failed_window(window, stream, error))
+                effects.dead_letters.append(dead_letters.of_window(window_record(window, stream), error, stream))
                 continue
             if key.step in loaded.plan.outputs:
                 effects.judgements.append(Judgement(verdict, window.rows.traceparents))
             for step in loaded.plan.steps:
                 if step.kind == "explainer":
                     effects.explain_requests.extend(_explain_requests(step, verdict, window))
-
-    def _dead_letter(self, message: Message, error: GovernError, *, pipeline: str = "", step: str = "") -> DeadLetter:
-        return DeadLetter(
-            schema_version=records.SCHEMA_VERSION,
-            id=derived_id("dead-letter", message.topic, message.partition, message.offset, pipeline, step),
-            namespace=self._namespace,
-            source_topic=message.topic,
-            source_partition=message.partition,
-            source_offset=message.offset,
-            pipeline=pipeline,
-            step=step,
-            code=error.code,
-            what=error.what,
-            why=error.why,
-            fix=error.fix,
-            key=message.key,
-            value=message.value or b"",
-            headers=dict(message.headers),
-            t_failed=message.timestamp_ms * 1_000_000,
-        )
-
-    def _failed_window(self, window: ClosedWindow, stream: Stream, error: Exception) -> DeadLetter:
-        where = window_record(window, stream)
-        known = error if isinstance(error, GovernError) else None
-        return DeadLetter(
-            schema_version=records.SCHEMA_VERSION,
-            id=derived_id(
-                "dead-window",
-                stream.pipeline,
-                stream.step,
-                where.topic,
-                where.partition,
-                where.first_offset,
-                where.first_row,
-            ),
-            namespace=self._namespace,
-            source_topic=where.topic,
-            source_partition=where.partition,
-            source_offset=where.first_offset,
-            pipeline=stream.pipeline,
-            step=stream.step,
-            code=known.code if known else "detector-failed",
-            what=known.what if known else f"step {stream.step!r} could not judge a window of {where.n_instances}",
-            why=known.why if known else f"{type(error).__name__}: {error}",
-            fix=known.fix if known else "replay the offsets of the window once the detector is mended",
-            headers={"window": json.dumps({"last_offset": where.last_offset, "last_row": where.last_row}).encode()},
-            t_failed=where.t_last,
-        )
 
 
 def _missing_outputs(detector: Detector, frame: Frame) -> DecodeError | None:
