@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.services.kafka import Kafka
@@ -18,6 +20,19 @@ from tests.services.prometheus import Prometheus
 # A busy machine is no defect: how long one example takes says nothing of what it shows.
 settings.register_profile("govern", deadline=None)
 settings.load_profile("govern")
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_its_own() -> Iterator[None]:
+    """A test that runs a command in this process has its logging configured; the next one starts without."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(handler)
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

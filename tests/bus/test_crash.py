@@ -21,6 +21,9 @@ PARTITIONS = 2
 #: A kill on Kafka costs the 2 s after which the group misses the member; one on the embedded bus costs nothing.
 KILLS = {"embedded": 15, "kafka": 8}
 
+#: 20 messages each time: what gathers while a killed member is missed must be worked off within the deadline.
+FEED_EVERY_S = 0.1
+
 
 @pytest.mark.timeout(600)
 async def test_a_consumer_killed_again_and_again_works_exactly_once(
@@ -69,7 +72,7 @@ async def feed(bus: Bus, topic: str, sent: list[str]) -> None:
         sent += fresh
         try:
             await asyncio.shield(publishing)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(FEED_EVERY_S)
         except asyncio.CancelledError:
             await publishing
             raise
