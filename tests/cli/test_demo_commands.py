@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from govern.cli.demo.checks import check_urls
+from govern.cli.demo import checks, people
+from govern.cli.demo.checks import check_extras, check_urls
 from govern.cli.demo.commands import environment, run
 from govern.cli.demo.plan import MAX_ROWS, MIN_ROWS, check_rows
 from govern.cli.demo.work import Work
-from govern.errors import BadInput, ConfigError, Unavailable
+from govern.errors import BadInput, ConfigError, MissingExtra, Unavailable
 
 
 def test_children_know_nothing_of_another_govern(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +50,22 @@ def test_so_many_rows_cannot_be_replayed(rows: int) -> None:
 def test_urls_of_no_known_form_are_refused(bus: str, database: str) -> None:
     with pytest.raises(ConfigError):
         check_urls(bus, database)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "EXTRAS", {"explain": ("no_such_module",)})
+
+    with pytest.raises(MissingExtra) as error:
+        check_extras()
+
+    assert "govern[explain]" in error.value.fix
+
+
+def test_missing_data_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(people, "DATA", tmp_path)
+
+    with pytest.raises(BadInput, match=r"reference\.parquet"):
+        people.read("reference")
 
 
 def test_a_work_folder_is_made_or_must_be_empty(tmp_path: Path) -> None:

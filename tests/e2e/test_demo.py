@@ -26,7 +26,7 @@ ROWS = 3000
 DEADLINE_S = 420.0
 
 EXPECTED = (
-    "every step has its fitted artifact",
+    "every step and every explainer has its fitted artifact",
     "every request that was answered is on the bus exactly once",
     "seen = captured + sampled out + dropped",
     "the what-if is found as drift, and above all in schooling",
@@ -37,6 +37,7 @@ EXPECTED = (
     "malformed requests are captured with their status",
     "it explains the very answer that was given, and the shares add up to it",
     "the rule was measured, and holds for nine of ten or more",
+    "what the explainers asked is on record as synthetic, and none of it was judged",
     "the case file proves itself offline, with nothing but the log's public key",
     "it says who looked, and why",
     "the change is found, and named: entry",

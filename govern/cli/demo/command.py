@@ -81,12 +81,12 @@ async def _demo(
             replayed = await Replay(story, stack, connection, watch, segments).run(prepared.schema)
             await findings(story, stack, watch.seen, replayed, prepared.reference)
             person = refused_person(replayed)
-            await explain(story, stack, person, prepared.schema)
+            await explain(story, stack, watch, person, prepared.schema)
             case = await prove(story, stack, person.request_id, prepared.schema)
             await tamper(story, stack, case)
             if not once:
                 await leave_running(story, stack, person.request_id)
-            sum_up(story)
+            sum_up(story, stack)
             ended.set()
             if not once:
                 story.console.print("[bold]Ctrl-C ends it.[/]")

@@ -33,9 +33,12 @@ async def leave_running(story: Story, stack: Stack, request_id: str) -> None:
     )
 
 
-def sum_up(story: Story) -> None:
-    """Say whether everything held."""
+def sum_up(story: Story, stack: Stack) -> None:
+    """Say whether everything held, and what had to be started again."""
     story.console.print()
+    for name, times in stack.restarts.items():
+        if times:
+            story.console.print(f"[yellow]{name} died and was started again, {times} times: see its log.[/]")
     if story.failed:
         story.console.print(f"[bold red]{len(story.failed)} of {story.checks} checks did not hold:[/]")
         for one in story.failed:

@@ -13,6 +13,7 @@ from govern.cli.demo.people import YEARS, Cell, Person
 from govern.cli.demo.stack import Stack
 from govern.cli.demo.stages.replay import Replayed
 from govern.cli.demo.story import Story
+from govern.cli.demo.watch import LOOK_S, Watch
 from govern.errors import NotFound, Unavailable
 from govern.schema import Feature, FeatureSchema
 
@@ -28,6 +29,8 @@ WAIT_S: Final = 20.0
 DEADLINE_S: Final = 120.0
 NOTHING_TO_SAY: Final = ("no", "never served in the military", "no child living with parents")
 SMALLEST_SHARE: Final = 0.001
+#: After so long a row that reached a watcher was judged: its window closes after 1 s, the worker looks twice a second.
+JUDGED_AFTER_S: Final = 3.0
 #: How far a sum of float32 contributions may be from the float64 probability.
 TOLERANCE: Final = 1e-4
 
@@ -54,12 +57,12 @@ def _fits(reply: Reply) -> bool:
     return isinstance(age, float) and AGES[0] <= age <= AGES[1] and PROBABLE[0] <= reply.probabilities[0] <= PROBABLE[1]
 
 
-async def explain(story: Story, stack: Stack, reply: Reply, schema: FeatureSchema) -> None:
+async def explain(story: Story, stack: Stack, watch: Watch, reply: Reply, schema: FeatureSchema) -> None:
     """Ask for two explanations of the refusal, and print them as the person would read them."""
     story.stage(
         "One refused person asks why",
-        "The model refused this person, who, as became known a year later, did have work. Whoever is refused has a"
-        " right to the reasons, and whoever runs the model wants to know whether they are good ones.",
+        "The model refused this person, who did have work, says the survey. Whoever is refused has a right to the"
+        " reasons, and whoever runs the model wants to know whether they are good ones.",
     )
     (person,) = reply.call.people
     probability = reply.probabilities[0]
@@ -72,9 +75,15 @@ async def explain(story: Story, stack: Stack, reply: Reply, schema: FeatureSchem
     )
     async with httpx.AsyncClient(base_url=stack.at.explainer, timeout=WAIT_S + 10) as client:
         shap = await ask(client, stack, reply.request_id, "shap")
+        judged = dict(watch.seen.judged)
         anchor = await ask(client, stack, reply.request_id, "anchors")
     _tell_shap(story, shap, probability)
     _tell_anchor(story, anchor)
+    await _see_synthetic(watch)
+    story.check(
+        "what the explainers asked is on record as synthetic, and none of it was judged",
+        watch.seen.synthetic > 0 and watch.seen.judged == judged,
+    )
 
 
 def described(person: Person, schema: FeatureSchema) -> list[str]:
@@ -106,6 +115,16 @@ async def ask(client: httpx.AsyncClient, stack: Stack, request_id: str, explaine
     return document
 
 
+async def _see_synthetic(watch: Watch) -> None:
+    """Read the bus until the explainers' questions are there, and until a watcher would have judged them."""
+    deadline = time.monotonic() + DEADLINE_S
+    while watch.seen.synthetic == 0 and time.monotonic() < deadline:
+        await watch.look()
+        await asyncio.sleep(LOOK_S)
+    await asyncio.sleep(JUDGED_AFTER_S)
+    await watch.look()
+
+
 def _tell_shap(story: Story, shap: dict[str, Any], probability: float) -> None:
     story.gap()
     story.say(
@@ -133,8 +152,8 @@ def _tell_anchor(story: Story, document: dict[str, Any]) -> None:
         story.bullet(reason["text"])
     story.say(
         f"[dim]Found by asking the model about {anchor.get('n_samples', 0):,} invented people; the rule fits"
-        f" {_share(anchor.get('coverage', 0.0))} of the people of 2015. The questions passed the proxy, marked as"
-        " synthetic: recorded, and never judged.[/]"
+        f" {_share(anchor.get('coverage', 0.0))} of the people of 2015. It asked through the proxy, like everybody,"
+        " and marks its questions as synthetic.[/]"
     )
     story.check("the rule was measured, and holds for nine of ten or more", anchor.get("precision", 0.0) >= 0.9)
 

@@ -165,6 +165,7 @@ class Replay:
         while time.monotonic() < deadline:
             status = await self._status(client)
             everywhere = (
+                status.seen >= answered,
                 seen.captured.total() >= answered,
                 all(seen.judged[step] >= judged for step in STEPS),
                 status.audit_entries >= seen.audited,

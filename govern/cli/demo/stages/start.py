@@ -28,8 +28,7 @@ async def started(story: Story, work: Work, *, namespace: str, bus_url: str, dat
     """The running processes; they end with the block."""
     story.stage(
         "The processes, as in production",
-        "Each is a command of its own, with its own log. Any of them may be killed at any moment: it is started again,"
-        " and nothing is lost or counted twice.",
+        "Each is a command of its own, with its own log, and is started again when it dies.",
     )
     began = time.monotonic()
     async with Stack.running(work, namespace=namespace, bus_url=bus_url, database_url=database_url) as stack:
