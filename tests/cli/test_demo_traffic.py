@@ -10,6 +10,8 @@ from govern.cli.demo import people, traffic
 from govern.cli.demo.attack import FIXED, MAX_CHANGES, attack, refused
 from govern.cli.demo.model import MODEL, THRESHOLD, Classifier, train
 from govern.cli.demo.people import Person
+from govern.cli.demo.plan import WHAT_IF, WINDOW, plan
+from govern.cli.demo.stages.prepare import Prepared
 from govern.codecs import v2
 from govern.codecs.frames import from_rows, to_frame
 from govern.errors import DecodeError
@@ -129,3 +131,14 @@ def test_the_what_if_recodes_schooling_alone(reference: Frame) -> None:
 def test_every_new_code_of_schooling_has_an_old_one() -> None:
     assert set(traffic.OLD_SCHOOLING) == {str(code) for code in range(2, 25)}
     assert set(traffic.OLD_SCHOOLING.values()) == {str(code) for code in range(2, 17)}
+
+
+@pytest.mark.parametrize("rows", [3000, 3500, 4999])
+def test_the_what_if_fills_a_window_by_itself(rows: int, reference: Frame, classifier: Classifier) -> None:
+    segments = plan(Prepared(reference.schema, reference, classifier), rows, seed=0)
+
+    judged = [sum(len(c.people) for c in one.calls if c.kind not in ("fraction", "malformed")) for one in segments]
+    assert [one.name for one in segments] == ["2016", "2017", "2018", WHAT_IF]
+    assert judged[0] == judged[1] == judged[2] == rows // 3
+    assert sum(judged) % WINDOW == 0
+    assert WINDOW <= judged[3] < 2 * WINDOW

@@ -13,9 +13,10 @@ from govern.errors import BadInput
 
 #: One window of the pipeline's drift step.
 WINDOW: Final = 1000
-#: Each year fills at least one window; the package carries 20,000 people of each, and the what-if takes a window's.
+#: Each year fills at least one window; the package carries 20,000 people of each, and the what-if takes up to two
+#: windows' of the last: the rest of the one that is open, and one of its own.
 MIN_ROWS: Final = len(people.YEARS) * WINDOW
-MAX_ROWS: Final = len(people.YEARS) * (20_000 - WINDOW)
+MAX_ROWS: Final = len(people.YEARS) * (20_000 - 2 * WINDOW)
 WHAT_IF: Final = "what-if"
 
 
@@ -33,10 +34,10 @@ def check_rows(rows: int) -> None:
 
 
 def plan(prepared: Prepared, rows: int, *, seed: int) -> list[traffic.Segment]:
-    """The segments of a replay of so many people, and of one more window for the what-if."""
+    """The segments of a replay of so many people, and a what-if that fills a window by itself."""
     rng = np.random.default_rng(seed)
     each = rows // len(people.YEARS)
-    everybody = people.replay(each + WINDOW)
+    everybody = people.replay(each + 2 * WINDOW)
     segments: list[traffic.Segment] = []
     for year in people.YEARS:
         of_year = [one for one in everybody if one.year == year]
@@ -45,5 +46,6 @@ def plan(prepared: Prepared, rows: int, *, seed: int) -> list[traffic.Segment]:
         chosen = rng.choice(len(candidates), traffic.TAMPERED // len(people.YEARS), replace=False)
         tampered = attack([candidates[n] for n in chosen], prepared.classifier, prepared.reference)
         segments.append(traffic.ordinary_year(str(year), now, prepared.schema, tampered=tampered, rng=rng))
-    segments.append(traffic.what_if(WHAT_IF, later, prepared.schema))
+    rest = -each * len(people.YEARS) % WINDOW
+    segments.append(traffic.what_if(WHAT_IF, later[: rest + WINDOW], prepared.schema))
     return segments

@@ -105,8 +105,8 @@ class Replay:
             " malformed or do not fit the schema."
         )
         self._story.say(
-            "At the end comes a what-if, which is [bold]not[/] real: a thousand people of 2018 whose schooling arrives"
-            " in the survey's numbering of before 2008, as after a careless change of supplier. 13 then meant a"
+            f"At the end comes a what-if, which is [bold]not[/] real: {self._segments[-1].rows:,} people of 2018 whose"
+            " schooling arrives in the survey's numbering of before 2008, as after a careless change of supplier. 13 then meant a"
             " bachelor's degree; today it means grade 10."
         )
 
