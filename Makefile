@@ -88,7 +88,7 @@ define environment
 	echo "the module venv is missing (Debian: apt-get install python3-venv)" >&2; exit 1; }
 @echo "== $(1): $$($(PYTHON) --version), $$(grep -c == $(2)) packages"
 @[ -x $(1)/bin/python ] || $(PYTHON) -m venv $(1)
-@$(1)/bin/python $(PIP) install --progress-bar on -r $(2) | grep --line-buffered -vE '^(Requirement already|  Using cached|Using cached|Installing collected)' || test $${PIPESTATUS[0]} -eq 0
+@$(1)/bin/python $(PIP) install --progress-bar on -r $(2) | grep --line-buffered -vE '^(Requirement already|Looking in|Ignoring|Using cached|Installing collected| +Using cached| +Downloading)' || test $${PIPESTATUS[0]} -eq 0
 @$(1)/bin/python $(PIP) install --quiet --no-deps --editable .
 @touch $@
 endef
