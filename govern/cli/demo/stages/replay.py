@@ -106,8 +106,8 @@ class Replay:
         )
         self._story.say(
             f"At the end comes a what-if, which is [bold]not[/] real: {self._segments[-1].rows:,} people of 2018 whose"
-            " schooling arrives in the survey's numbering of before 2008, as after a careless change of supplier. 13 then meant a"
-            " bachelor's degree; today it means grade 10."
+            " schooling arrives in the survey's numbering of before 2008, as after a careless change of supplier. 13"
+            " then meant a bachelor's degree; today it means grade 10."
         )
 
     async def _send(self, segment: traffic.Segment) -> None:
