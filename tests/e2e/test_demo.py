@@ -36,7 +36,7 @@ EXPECTED = (
     "all requests that the model answered and nobody could read are dead letters",
     "malformed requests are captured with their status",
     "it explains the very answer that was given, and the shares add up to it",
-    "the rule was measured, and holds for nine of ten or more",
+    "the rule was measured: under it the model refuses most people",
     "what the explainers asked is on record as synthetic, and none of it was judged",
     "the case file proves itself offline, with nothing but the log's public key",
     "it says who looked, and why",

@@ -119,6 +119,9 @@ class Replay:
             self._people += len(reply.call.people)
 
         await send(self._stack.at.proxy, segment.calls, answered)
+        # Connections overtake one another: in the order of sending, the same seed gives the same story.
+        place = {call.request_id: number for number, call in enumerate(segment.calls)}
+        replies.sort(key=lambda one: place[one.call.request_id])
         if segment.name != WHAT_IF:
             await self._feedback(replies)
 
