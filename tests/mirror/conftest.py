@@ -49,6 +49,11 @@ def records(folders: Sequence[Path]) -> list[Inference]:
     return found
 
 
+def segment_files(spool: Path) -> list[Path]:
+    """A folder's segments by name, so the first is the oldest; without the drafts of those that are being made."""
+    return sorted(segment.path for segment in folder.segments(spool))
+
+
 def record(frame: Frame) -> Inference:
     return msgspec.msgpack.decode(frame.payload, type=Inference)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from govern.mirror.config import MirrorConfig
 from govern.mirror.recorder import open_recorder
-from tests.mirror.conftest import govern
+from tests.mirror.conftest import govern, segment_files
 from tests.mirror.test_recorder import play
 
 
@@ -27,7 +27,7 @@ def test_ls_and_verify_show_a_spool_in_use(make_config: Callable[..., MirrorConf
     assert checked.stdout == "12 records are whole, 0 places are damaged\n"
     recorder.close()
 
-    segment = min(spool_dir.glob("*.seg"))
+    segment = segment_files(spool_dir)[0]
     data = bytearray(segment.read_bytes())
     data[300] ^= 1
     segment.write_bytes(data)

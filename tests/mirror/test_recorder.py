@@ -12,9 +12,10 @@ import pytest
 
 from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
+from govern.mirror.folder import held_bytes
 from govern.mirror.inspect import inspect_agents
 from govern.mirror.recorder import Recorder, open_recorder, sampled
-from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, records, until
+from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, records, segment_files, until
 
 INFER = b"/v2/models/income/infer"
 MakeConfig = Callable[..., MirrorConfig]
@@ -177,18 +178,15 @@ def test_a_full_spool_drops_and_counts_and_the_next_record_says_so(make_config: 
     recorder = open_recorder(make_config(spool_bytes=4 * SEGMENT_BYTES))
     n_sent = 0
 
-    def held() -> int:
-        return sum(path.stat().st_size for path in spool_dir.glob("*.seg"))
-
     while recorder.spool.counts.dropped < 10:
-        until(lambda: recorder.spool.ahead > 0 or held() == 4 * SEGMENT_BYTES, "room, or the limit")
+        until(lambda: recorder.spool.ahead > 0 or held_bytes(spool_dir) == 4 * SEGMENT_BYTES, "room, or the limit")
         play(recorder, body=b"z" * 5000, x_request_id=f"r{n_sent}")
         n_sent += 1
         assert recorder.spool.counts.seen == n_sent
     before = records([spool_dir])
     assert len(before) == recorder.spool.counts.captured > 10
-    assert held() == 4 * SEGMENT_BYTES
-    for segment in sorted(spool_dir.glob("*.seg"))[:2]:  # as the shipper does
+    assert held_bytes(spool_dir) == 4 * SEGMENT_BYTES
+    for segment in segment_files(spool_dir)[:2]:  # as the shipper does
         segment.unlink()
     while recorder.spool.next_seq == len(before):
         play(recorder, body=b"z" * 5000)
@@ -239,7 +237,7 @@ def test_many_segments_are_filled_in_order_without_a_drop(make_config: MakeConfi
     found = records([spool_dir])
     assert [each.request_id for each in found] == [str(number) for number in range(400)]
     assert [each.capture.seq for each in found] == list(range(400))
-    assert len(list(spool_dir.glob("*.seg"))) > 10
+    assert len(segment_files(spool_dir)) > 10
 
 
 def test_a_folder_that_others_can_read_is_refused(make_config: MakeConfig, spool_dir: Path) -> None:

@@ -26,13 +26,13 @@ from govern.codecs.cloudevents import from_message
 from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
-from govern.mirror.folder import make_private
+from govern.mirror.folder import held_bytes, make_private
 from govern.mirror.recorder import Recorder, open_recorder
 from govern.mirror.segment import HEADER_BYTES
 from govern.mirror.shipper import Shipper
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics
-from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, exchange, govern, request, until
+from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, exchange, govern, request, segment_files, until
 from tests.services.process import Process, free_port
 
 MakeConfig = Callable[..., MirrorConfig]
@@ -182,7 +182,7 @@ async def test_what_is_captured_meanwhile_follows_without_a_restart(
     while total(registry, "capture_shipped_total") < 200:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.01)
-    assert len(list(spool_dir.glob("*.seg"))) <= 5  # shipped segments are deleted while the agent lives
+    assert len(segment_files(spool_dir)) <= 5  # shipped segments are deleted while the agent lives
     recorder.close()
     stop.set()
     await task
@@ -235,7 +235,7 @@ async def test_a_killed_agents_last_records_are_shipped_and_its_torn_one_is_not(
     recorder = open_recorder(config)
     for number in range(10):
         capture(recorder, f"r{number}")
-    (segment,) = [path for path in spool_dir.glob("*.seg") if path.name.endswith(".0000000000.seg")]
+    (segment,) = [path for path in segment_files(spool_dir) if path.name.endswith(".0000000000.seg")]
     whole = segment.read_bytes()
     end = int.from_bytes(whole[32:40], "little")
     frame = (end - HEADER_BYTES) // 10
@@ -248,7 +248,7 @@ async def test_a_killed_agents_last_records_are_shipped_and_its_torn_one_is_not(
     registry = await ship_all(config)
     assert [record.request_id for _, record in await on_the_bus(config)] == [f"r{number}" for number in range(10)]
     assert total(registry, "spool_corrupt_records_total") == 0
-    assert list(spool_dir.glob("*.seg")) == []
+    assert segment_files(spool_dir) == []
 
 
 async def test_damage_in_a_segment_costs_what_it_hit_and_is_counted(
@@ -259,7 +259,7 @@ async def test_damage_in_a_segment_costs_what_it_hit_and_is_counted(
     for number in range(50):
         capture(recorder, f"r{number}", body=b"x" * 200)
     recorder.close()
-    segment = min(spool_dir.glob("*.seg"))
+    segment = segment_files(spool_dir)[0]
     data = bytearray(segment.read_bytes())
     frame = (int.from_bytes(data[32:40], "little") - HEADER_BYTES) // 50
     at = HEADER_BYTES + 20 * frame
@@ -325,11 +325,10 @@ async def test_while_the_bus_is_away_sealed_segments_move_to_disk_and_come_back(
     with running(away, tmp_path / "shipper.log", disk_dir=disk):
         recorder = open_recorder(away)
         sent = 0
-        while len(list(disk.glob("*.seg"))) < 20:
+        while len(segment_files(disk)) < 20:
             capture(recorder, f"r{sent}", body=b"x" * 8000)
             sent += 1
-        held = [path.stat().st_size for path in spool_dir.glob("*.seg")]
-        assert sum(held) <= 16 * SEGMENT_BYTES
+        assert held_bytes(spool_dir) <= 16 * SEGMENT_BYTES
         recorder.close()
     assert recorder.spool.counts == (sent, 0, 0)
     assert {path.stat().st_mode & 0o777 for path in disk.iterdir()} == {0o600}
@@ -396,7 +395,7 @@ async def test_segments_whose_agent_file_is_lost_are_shipped_from_disk(
     for number in range(5):
         capture(recorder, f"r{number}")
     recorder.close()
-    segment = min(spool_dir.glob("*.seg"))
+    segment = segment_files(spool_dir)[0]
     (disk / segment.name).write_bytes(segment.read_bytes())
     for path in spool_dir.iterdir():
         path.unlink()
