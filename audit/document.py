@@ -103,7 +103,19 @@ def undisclose(shown: Json) -> bytes:
 
 
 #: Withheld fields whose bytes are canonical JSON; all others are the field's own bytes.
-STRUCTURED: Final = frozenset({"attributions", "anchor", "reasons", "prediction", "base_value", "reward", "headers"})
+STRUCTURED: Final = frozenset(
+    {
+        "attributions",
+        "anchor",
+        "reasons",
+        "prediction",
+        "base_value",
+        "reward",
+        "headers",
+        "request.headers",
+        "response.headers",
+    }
+)
 
 
 def text_at(value: Mapping[str, Json], name: str) -> str:

@@ -59,7 +59,15 @@ UNDECODABLE: Final = "undecodable"
 ERASURE: Final = "erasure"
 
 _WITHHELD: Final[dict[str, tuple[str, ...]]] = {
-    "inference": ("request.body", "request.sha256", "response.body", "response.sha256", "principal_hash"),
+    "inference": (
+        "request.body",
+        "request.sha256",
+        "request.headers",
+        "response.body",
+        "response.sha256",
+        "response.headers",
+        "principal_hash",
+    ),
     "explanation": ("attributions", "anchor", "reasons", "prediction", "base_value"),
     "feedback": ("label", "reward"),
     "explain-request": ("inputs_json",),

@@ -26,6 +26,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     body_ref: str = ""
     size: int = 0
     sha256: str = ""
+    headers: dict[str, str] = {}
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,6 +44,7 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pod: str = ""
     seq: int = 0
     dropped_before: int = 0
+    source: str = ""
 
 
 class Inference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,6 +71,8 @@ class Inference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     synthetic: bool = False
     capture: Capture = Capture()
     path: str = ""
+    missing: tuple[str, ...] = ()
+    grpc_status: str = ""
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,20 +7,29 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Payload(_message.Message):
-    __slots__ = ("content_type", "content_encoding", "body", "body_ref", "size", "sha256")
+    __slots__ = ("content_type", "content_encoding", "body", "body_ref", "size", "sha256", "headers")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_ENCODING_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     BODY_REF_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
     content_type: str
     content_encoding: str
     body: bytes
     body_ref: str
     size: int
     sha256: str
-    def __init__(self, content_type: _Optional[str] = ..., content_encoding: _Optional[str] = ..., body: _Optional[bytes] = ..., body_ref: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    headers: _containers.ScalarMap[str, str]
+    def __init__(self, content_type: _Optional[str] = ..., content_encoding: _Optional[str] = ..., body: _Optional[bytes] = ..., body_ref: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("rate", "strategy")
@@ -39,19 +48,21 @@ class Redaction(_message.Message):
     def __init__(self, path: _Optional[str] = ..., action: _Optional[str] = ...) -> None: ...
 
 class Capture(_message.Message):
-    __slots__ = ("agent", "pod", "seq", "dropped_before")
+    __slots__ = ("agent", "pod", "seq", "dropped_before", "source")
     AGENT_FIELD_NUMBER: _ClassVar[int]
     POD_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     DROPPED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     agent: str
     pod: str
     seq: int
     dropped_before: int
-    def __init__(self, agent: _Optional[str] = ..., pod: _Optional[str] = ..., seq: _Optional[int] = ..., dropped_before: _Optional[int] = ...) -> None: ...
+    source: str
+    def __init__(self, agent: _Optional[str] = ..., pod: _Optional[str] = ..., seq: _Optional[int] = ..., dropped_before: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Inference(_message.Message):
-    __slots__ = ("schema_version", "id", "request_id", "traceparent", "namespace", "service", "model", "revision", "endpoint", "protocol", "t_request", "t_response", "status_code", "request", "response", "error", "sampling", "truncated", "redactions", "principal_hash", "synthetic", "capture", "path")
+    __slots__ = ("schema_version", "id", "request_id", "traceparent", "namespace", "service", "model", "revision", "endpoint", "protocol", "t_request", "t_response", "status_code", "request", "response", "error", "sampling", "truncated", "redactions", "principal_hash", "synthetic", "capture", "path", "missing", "grpc_status")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +86,8 @@ class Inference(_message.Message):
     SYNTHETIC_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    GRPC_STATUS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     id: str
     request_id: str
@@ -98,7 +111,9 @@ class Inference(_message.Message):
     synthetic: bool
     capture: Capture
     path: str
-    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., endpoint: _Optional[str] = ..., protocol: _Optional[str] = ..., t_request: _Optional[int] = ..., t_response: _Optional[int] = ..., status_code: _Optional[int] = ..., request: _Optional[_Union[Payload, _Mapping]] = ..., response: _Optional[_Union[Payload, _Mapping]] = ..., error: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., truncated: _Optional[_Iterable[str]] = ..., redactions: _Optional[_Iterable[_Union[Redaction, _Mapping]]] = ..., principal_hash: _Optional[str] = ..., synthetic: _Optional[bool] = ..., capture: _Optional[_Union[Capture, _Mapping]] = ..., path: _Optional[str] = ...) -> None: ...
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    grpc_status: str
+    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., endpoint: _Optional[str] = ..., protocol: _Optional[str] = ..., t_request: _Optional[int] = ..., t_response: _Optional[int] = ..., status_code: _Optional[int] = ..., request: _Optional[_Union[Payload, _Mapping]] = ..., response: _Optional[_Union[Payload, _Mapping]] = ..., error: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., truncated: _Optional[_Iterable[str]] = ..., redactions: _Optional[_Iterable[_Union[Redaction, _Mapping]]] = ..., principal_hash: _Optional[str] = ..., synthetic: _Optional[bool] = ..., capture: _Optional[_Union[Capture, _Mapping]] = ..., path: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., grpc_status: _Optional[str] = ...) -> None: ...
 
 class Window(_message.Message):
     __slots__ = ("topic", "partition", "first_offset", "last_offset", "first_row", "last_row", "n_instances", "completeness", "t_first", "t_last", "closed_by")

@@ -38,7 +38,8 @@ def values(kind: type[msgspec.Struct]) -> st.SearchStrategy[typing.Any]:
             item = typing.get_args(hint)[0]
             return st.lists(TEXT if item is str else values(item), max_size=3).map(tuple)
         if typing.get_origin(hint) is dict:
-            return st.dictionaries(TEXT, st.binary(max_size=4), max_size=2)
+            value = TEXT if typing.get_args(hint)[1] is str else st.binary(max_size=4)
+            return st.dictionaries(TEXT, value, max_size=2)
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             return values(hint)
         plain = {str: TEXT, bytes: st.binary(max_size=8), bool: st.booleans(), float: st.floats(allow_nan=False)}

@@ -77,7 +77,7 @@ class MirrorMiddleware:
         self._recorder = None
         if time.monotonic() >= self._try_again:
             try:
-                self._recorder = open_recorder(self._config)
+                self._recorder = open_recorder(self._config, source="middleware")
                 self._pid = pid
             except Unavailable as error:
                 self._try_again = time.monotonic() + _TRY_AGAIN_S

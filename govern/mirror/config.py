@@ -26,7 +26,7 @@ from govern.mirror.segment import HEADER_BYTES, frame_bytes
 RECORD_OVERHEAD_BYTES: Final = 16 * 1024
 
 _SHARED_ENV: Final = {"bus": "GOVERN_BUS", "namespace": "GOVERN_NAMESPACE"}
-_LISTS: Final = frozenset({"request_id_headers"})
+_LISTS: Final = frozenset({"request_id_headers", "headers"})
 
 
 class Rule(BaseModel):
@@ -86,6 +86,10 @@ class MirrorConfig(BaseModel):
     sampling_rate: float = Field(
         default=1.0, ge=0, le=1, description="Share of requests to capture, decided by a hash of the request id."
     )
+    headers: tuple[str, ...] = Field(
+        default=("inference-header-content-length",),
+        description="Headers of request and response that a record keeps; of the others no trace stays.",
+    )
     body_bytes: int = Field(
         default=448 * 1024,
         ge=0,
@@ -119,7 +123,7 @@ class MirrorConfig(BaseModel):
         _ = parts.port
         return value
 
-    @field_validator("request_id_headers")
+    @field_validator("request_id_headers", "headers")
     @classmethod
     def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.lower() for name in value)

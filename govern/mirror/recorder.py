@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -29,9 +29,11 @@ _log: Final = logging.getLogger(__name__)
 #: W3C Trace Context, section 3.2; version ff is forbidden, all-zero ids are invalid.
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 #: Bounds on what a caller can put into a record beside the bodies; together far below RECORD_OVERHEAD_BYTES.
-_ID_CHARS_MAX: Final = 1024
-_PATH_CHARS_MAX: Final = 4096
-_TYPE_CHARS_MAX: Final = 512
+_ID_BYTES_MAX: Final = 1024
+_PATH_BYTES_MAX: Final = 4096
+_TYPE_BYTES_MAX: Final = 512
+#: All that is kept of the headers of one side.
+_HEADERS_BYTES_MAX: Final = 2048
 #: Paths whose rule is remembered: a pod serves a few models.
 _PATHS_REMEMBERED: Final = 1024
 #: A log line for the first failure and every thousandth: a failure per request must not flood the log.
@@ -67,13 +69,14 @@ class _Body:
             self._parts.append(data if size <= self._room else data[: self._room])
             self._room -= size
 
-    def payload(self, content_type: bytes, content_encoding: bytes) -> Payload:
+    def payload(self, headers: Headers, kept: Sequence[bytes]) -> Payload:
         return Payload(
-            content_type=_text(content_type, _TYPE_CHARS_MAX),
-            content_encoding=_text(content_encoding, _TYPE_CHARS_MAX),
+            content_type=_text(headers.get(b"content-type", b""), _TYPE_BYTES_MAX),
+            content_encoding=_text(headers.get(b"content-encoding", b""), _TYPE_BYTES_MAX),
             body=b"".join(self._parts),
             size=self.size,
             sha256=self._digest.hexdigest(),
+            headers=_kept(headers, kept),
         )
 
     @property
@@ -116,7 +119,7 @@ class Exchange:
         for name in recorder.id_headers:
             value = headers.get(name)
             if value:
-                self.request_id = _text(value, _ID_CHARS_MAX)
+                self.request_id = _text(value, _ID_BYTES_MAX)
                 break
         self._sampled = config.sampling_rate >= 1.0 or sampled(self.request_id, config.sampling_rate)
         if self._sampled:
@@ -196,8 +199,8 @@ class Exchange:
             t_request=self._t_request,
             t_response=recorder.clock(),
             status_code=self._status,
-            request=self._request.payload(headers.get(b"content-type", b""), headers.get(b"content-encoding", b"")),
-            response=self._response.payload(answer.get(b"content-type", b""), answer.get(b"content-encoding", b"")),
+            request=self._request.payload(headers, recorder.kept_headers),
+            response=self._response.payload(answer, recorder.kept_headers),
             error=error,
             sampling=recorder.sampling,
             truncated=truncated,
@@ -207,8 +210,9 @@ class Exchange:
                 pod=config.pod,
                 seq=recorder.spool.next_seq,
                 dropped_before=recorder.spool.dropped,
+                source=recorder.source,
             ),
-            path=_text(self._target.partition(b"?")[0], _PATH_CHARS_MAX),
+            path=_text(self._target.partition(b"?")[0], _PATH_BYTES_MAX),
         )
 
 
@@ -216,13 +220,18 @@ class Recorder:
     """Makes exchanges and puts their records into the spool. One per process; one thread uses it.
 
     Args:
+        source: how the inferences come, as `Capture.source` names it.
         clock: nanoseconds since the Unix epoch.
     """
 
-    def __init__(self, config: MirrorConfig, spool: SpoolWriter, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, config: MirrorConfig, spool: SpoolWriter, *, source: str, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self.config = config
         self.spool = spool
         self.clock = clock
+        self.source = source
+        self.kept_headers = tuple(name.encode("latin-1") for name in config.headers)
         self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
         self.sampling = Sampling(rate=config.sampling_rate, strategy="all" if config.sampling_rate >= 1 else "hash")
         self.encode = msgspec.msgpack.Encoder().encode
@@ -266,8 +275,11 @@ class Recorder:
         return None
 
 
-def open_recorder(config: MirrorConfig) -> Recorder:
+def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
     """A recorder with its own agent in the configured spool. Open it after any fork.
+
+    Args:
+        source: how the inferences come, as `Capture.source` names it.
 
     Raises:
         Unavailable: the spool's folder is not usable.
@@ -282,7 +294,7 @@ def open_recorder(config: MirrorConfig) -> Recorder:
         endpoint=config.endpoint,
     )
     spool = SpoolWriter(config.spool_dir, info, segment_bytes=config.segment_bytes, spool_bytes=config.spool_bytes)
-    return Recorder(config, spool)
+    return Recorder(config, spool, source=source)
 
 
 def sampled(request_id: str, rate: float) -> bool:
@@ -298,10 +310,24 @@ def is_synthetic(headers: Headers) -> bool:
 
 def _route_of(rule: Rule, model: bytes | None, version: bytes | None) -> Route:
     def name(group: bytes | None) -> str:
-        return _text(unquote_to_bytes(group or b""), _TYPE_CHARS_MAX)
+        return _text(unquote_to_bytes(group or b""), _TYPE_BYTES_MAX)
 
     return Route(rule.protocol, name(model), name(version))
 
 
+def _kept(headers: Headers, names: Sequence[bytes]) -> dict[str, str]:
+    """The headers that a record keeps; one that finds no room is left out, since a part of it would mislead."""
+    kept: dict[str, str] = {}
+    room = _HEADERS_BYTES_MAX
+    for name in names:
+        value = headers.get(name)
+        if value is not None and len(name) + len(value) <= room:
+            kept[name.decode("latin-1")] = _text(value, room)
+            room -= len(name) + len(value)
+    return kept
+
+
 def _text(value: bytes, limit: int) -> str:
-    return value[:limit].decode("utf-8", "replace")
+    """The value's first bytes as text that takes no more than `limit` bytes in UTF-8."""
+    text = value[:limit].decode("utf-8", "replace")
+    return text if text.isascii() else text.encode()[:limit].decode("utf-8", "ignore")

@@ -54,6 +54,15 @@ def test_personal_data_is_withheld() -> None:
         assert bool(one.withheld) == (one.kind not in ("verdict", "access", "config"))
 
 
+def test_captured_headers_are_withheld_and_come_back() -> None:
+    headers = {"x-tenant": "ada@bank.example"}
+    record = records.Inference(id="i", request_id="r", request=records.Payload(size=1, headers=headers))
+    one = draft_record(record, None)
+    assert one.record["request"] == {"size": "1"}
+    shown = disclose("request.headers", one.withheld["request.headers"])
+    assert shown == {"encoding": "json", "value": headers}
+
+
 def test_subjects() -> None:
     stream = Stream()
     plain, person = stream.inference(1), stream.inference(2, principal="principal-one")

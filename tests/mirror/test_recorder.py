@@ -157,6 +157,28 @@ def test_without_a_valid_parent_the_trace_is_new(make_config: MakeConfig, spool_
     assert first.traceparent != second.traceparent
 
 
+def test_only_the_headers_of_the_allow_list_are_kept_and_only_whole(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config(headers=["X-Tenant", "x-long", "traceparent"]))
+    play(recorder, x_tenant="bank", x_long="y" * 4000, authorization="Bearer secret")
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert found.request.headers == {"x-tenant": "bank"}
+    assert found.response.headers == {}
+    assert found.capture.source == "proxy"
+
+
+def test_text_of_a_caller_takes_no_more_than_its_room_in_a_record(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config())
+    exchange = recorder.begin(b"POST", INFER, {b"x-request-id": b"\xff" * 4000, b"content-type": b"\xfe" * 4000})
+    assert exchange is not None
+    exchange.response_head(200, {})
+    exchange.finish()
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert 1000 < len(found.request_id.encode()) <= 1024
+    assert len(found.request.content_type.encode()) <= 512
+
+
 def test_sampling_is_by_request_id_and_the_same_everywhere(make_config: MakeConfig, spool_dir: Path) -> None:
     ids = [f"id-{number}" for number in range(2000)]
     chosen = {name for name in ids if sampled(name, 0.25)}
