@@ -57,8 +57,8 @@ system: ## Name the system packages that the tests need and this machine lacks.
 	@$(if $(PYTHON),$(PYTHON),python3) tests/services/system.py
 
 .PHONY: proto
-proto: .venv/.ready ## Generate govern/record_pb2.py from govern/record.proto.
-	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. govern/record.proto
+proto: .venv/.ready ## Generate the *_pb2.py modules from the .proto files.
+	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. govern/record.proto govern/codecs/open_inference.proto
 
 .PHONY: dashboards
 dashboards: .venv/.ready ## Generate the Grafana dashboards and Prometheus rules.
