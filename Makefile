@@ -60,6 +60,10 @@ system: ## Name the system packages that the tests need and this machine lacks.
 proto: .venv/.ready ## Generate the *_pb2.py modules from the .proto files.
 	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. govern/record.proto govern/codecs/open_inference.proto
 
+.PHONY: schema
+schema: .venv/.ready ## Generate the JSON schema of capture's configuration file.
+	.venv/bin/python -m govern.cli.main mirror schema > docs/capture/mirror.schema.json
+
 .PHONY: dashboards
 dashboards: .venv/.ready ## Generate the Grafana dashboards and Prometheus rules.
 	.venv/bin/python -m dashboards.build

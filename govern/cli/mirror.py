@@ -16,8 +16,10 @@ from rich.table import Table
 
 from govern.bus import open_bus
 from govern.cli._common import OtlpOption
+from govern.cli._mirror import ConfigOption, PrintConfigOption, configured
+from govern.cli.mirror_schema import schema
 from govern.errors import ConfigError, MissingExtra
-from govern.mirror.config import MirrorConfig, load
+from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.folder import make_private
 from govern.mirror.inspect import inspect_agents, inspect_segments
@@ -32,8 +34,8 @@ from govern.telemetry.tracing import tracer_provider
 app = typer.Typer(no_args_is_help=True)
 spool_app = typer.Typer(no_args_is_help=True, help="Look into the spool of this pod.")
 app.add_typer(spool_app, name="spool")
+app.command("schema")(schema)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; see MirrorConfig.")]
 ServiceOption = Annotated[str | None, typer.Option(help="Name of the inference service.")]
 SpoolOption = Annotated[Path | None, typer.Option("--spool-dir", help="Folder of the spool, on tmpfs.")]
 DiskOption = Annotated[Path | None, typer.Option("--disk-dir", help="Where segments go while the bus is away.")]
@@ -54,10 +56,12 @@ def proxy(
     pod: PodOption = None,
     sampling_rate: Annotated[float | None, typer.Option(help="Share of requests to capture, 0 to 1.")] = None,
     spool_dir: SpoolOption = None,
+    print_config: PrintConfigOption = False,
 ) -> None:
     """Relay requests to a model server and capture every inference, until SIGTERM or Ctrl-C."""
-    settings = load(
+    settings = configured(
         config,
+        show=print_config,
         flags={
             "listen": listen,
             "upstream": upstream,
@@ -106,10 +110,12 @@ def ship(
     disk_dir: DiskOption = None,
     metrics_listen: Annotated[str | None, typer.Option(help="host:port of /metrics.")] = None,
     otlp: OtlpOption = None,
+    print_config: PrintConfigOption = False,
 ) -> None:
     """Carry what was captured to the bus, until SIGTERM or Ctrl-C, and then until the agents of the spool end."""
-    settings = load(
+    settings = configured(
         config,
+        show=print_config,
         flags={
             "bus": bus,
             "namespace": namespace,
@@ -145,9 +151,14 @@ async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
 
 
 @spool_app.command("ls")
-def spool_ls(config: ConfigOption = None, spool_dir: SpoolOption = None, disk_dir: DiskOption = None) -> None:
+def spool_ls(
+    config: ConfigOption = None,
+    spool_dir: SpoolOption = None,
+    disk_dir: DiskOption = None,
+    print_config: PrintConfigOption = False,
+) -> None:
     """Show the spool's agents and segments."""
-    settings = load(config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
+    settings = configured(config, show=print_config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
     agents = Table("agent", "alive", "seen", "captured", "sampled out", "dropped", title="agents")
     for agent in inspect_agents(settings.spool_dir):
         counts = agent.counts
@@ -164,9 +175,14 @@ def spool_ls(config: ConfigOption = None, spool_dir: SpoolOption = None, disk_di
 
 
 @spool_app.command("verify")
-def spool_verify(config: ConfigOption = None, spool_dir: SpoolOption = None, disk_dir: DiskOption = None) -> None:
+def spool_verify(
+    config: ConfigOption = None,
+    spool_dir: SpoolOption = None,
+    disk_dir: DiskOption = None,
+    print_config: PrintConfigOption = False,
+) -> None:
     """Read every record of the spool and check its checksum; exit 1 when one is damaged."""
-    settings = load(config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
+    settings = configured(config, show=print_config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
     n_records = n_damaged = 0
     for segment in inspect_segments(_folders(settings)):
         checked = segment.verify()

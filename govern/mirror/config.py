@@ -1,32 +1,31 @@
 """Configuration of capture: one YAML file, environment variables, command-line flags; the later wins.
 
 A field `name` is `name:` in the file, `GOVERN_MIRROR_NAME` in the environment (`GOVERN_BUS` and `GOVERN_NAMESPACE`
-are shared with the other commands), `--name` on the command line.
+are shared with the other commands), `--name` on the command line. Each way in has a section of its own, a model that is
+defined beside it; how sections are read says `govern.mirror.loading`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from govern.errors import ConfigError
 from govern.mirror.folder import default_spool_dir
+from govern.mirror.loading import Loaded, read
 from govern.mirror.segment import HEADER_BYTES, frame_bytes
 
 #: What a record takes beside its two bodies: ids, path and content types, each of bounded length, and field names.
 RECORD_OVERHEAD_BYTES: Final = 16 * 1024
 
+_ENV_PREFIX: Final = "GOVERN_MIRROR_"
 _SHARED_ENV: Final = {"bus": "GOVERN_BUS", "namespace": "GOVERN_NAMESPACE"}
-_LISTS: Final = frozenset({"request_id_headers", "headers"})
 
 
 class Rule(BaseModel):
@@ -178,77 +177,24 @@ def load(
 
     Args:
         path: the YAML file, if there is one.
-        flags: values from the command line; None stands for a flag that was not given.
+        flags: values from the command line by dotted name; None stands for a flag that was not given.
 
     Raises:
         ConfigError: naming the source (file and line, variable or flag), the field and what to give instead.
     """
-    values: dict[str, object] = {}
-    sources: dict[str, str] = {}
-    if path is not None:
-        values, lines = _read_yaml(path)
-        sources = {name: f"{path}:{line}: {name}" for name, line in lines.items()}
-    for name in MirrorConfig.model_fields:
-        variable = next(
-            (key for key in (f"GOVERN_MIRROR_{name.upper()}", _SHARED_ENV.get(name, "")) if key in environ), None
-        )
-        if variable is not None:
-            text = environ[variable]
-            values[name] = [item.strip() for item in text.split(",")] if name in _LISTS else text
-            sources[name] = f"environment variable {variable}"
-        if flags is not None and flags.get(name) is not None:
-            values[name] = flags[name]
-            sources[name] = f"--{name.replace('_', '-')}"
-    if isinstance(values.get("rules"), str):
-        with contextlib.suppress(yaml.YAMLError):  # as text it is refused below
-            values["rules"] = yaml.safe_load(str(values["rules"]))
-    try:
-        return MirrorConfig.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, sources) from error
+    return load_with_sources(path, flags=flags, environ=environ).config
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, object], dict[str, int]]:
-    """The file's values, and the line of each top-level field."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(
-            f"configuration file {path}",
-            why=f"it cannot be read: {error.strerror}",
-            fix="name an existing file with --config",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"configuration file {path}", why=f"it is no YAML: {error}", fix="mend the line that is named"
-        ) from error
-    if values is None:
-        return {}, {}
-    if not isinstance(values, dict) or not isinstance(tree, yaml.MappingNode):
-        raise ConfigError(
-            f"configuration file {path}",
-            why=f"it holds a {type(values).__name__}, not fields",
-            fix="write one `field: value` a line",
-        )
-    return values, {str(key.value): key.start_mark.line + 1 for key, _ in tree.value}
+def load_with_sources(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded[MirrorConfig]:
+    """Like `load`, and say of each value that was given where it is from."""
+    return read(MirrorConfig, path, flags=flags or {}, environ=environ, prefix=_ENV_PREFIX, shared=_SHARED_ENV)
 
 
-def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["loc"]:
-        field = ".".join(str(part) for part in first["loc"])
-        top = str(first["loc"][0])
-    else:  # a rule about several fields: its message begins with the field's name
-        top, _, message = message.partition(": ")
-        field = top
-    known = MirrorConfig.model_fields.get(top)
-    return ConfigError(
-        sources.get(top, field) if field == top else f"{sources.get(top, top)} ({field})",
-        why=message,
-        fix=(known.description or "see the field's description")
-        if known
-        else f"use one of: {', '.join(sorted(MirrorConfig.model_fields))}",
-    )
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **MirrorConfig.model_json_schema()}

@@ -15,17 +15,18 @@ from govern.pipeline import load_pipelines
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CAPTURE = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "capture").glob("*.md")))
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 
-def blocks(language: str) -> list[str]:
-    pieces = re.split(r"^```(\w*)\n", README, flags=re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    pieces = re.split(r"^```(\w*)\n", text, flags=re.MULTILINE)
     opened = zip(pieces[1::4], pieces[2::4], strict=True)  # text, language, block, (end of fence,) text ...
     return [block for found, block in opened if found == language]
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("") for line in block.splitlines()]
+    lines = [line for text in (README, CAPTURE) for block in blocks("", text) for line in block.splitlines()]
     found = [shlex.split(line.removeprefix(".venv/bin/")) for line in lines if line.startswith(("govern ", ".venv"))]
     assert len(found) > 10
     return found

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from govern.mirror.config import MirrorConfig
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+
+from govern.cli.mirror import app
+from govern.mirror.config import MirrorConfig, json_schema
 from govern.mirror.recorder import open_recorder
 from tests.mirror.conftest import govern, segment_files
 from tests.mirror.test_recorder import play
@@ -51,4 +57,31 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
     path.write_text("service: a\nsampling_rate: 7\n")
     refused = run("proxy", "--config", str(path))
     assert refused.returncode == 2
-    assert "mirror.yaml:2: sampling_rate" in refused.stderr
+    page = Path(__file__).parents[2] / "docs" / "capture" / "configuration.md"
+    assert refused.stderr.replace(str(path), "mirror.yaml") in page.read_text(encoding="utf-8")
+
+
+def test_every_command_prints_its_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "mirror.yaml"
+    path.write_text("service: mine\n")
+
+    def commands(group: TyperGroup, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        for name, command in group.commands.items():
+            if isinstance(command, TyperGroup):
+                yield from commands(command, (*above, name))
+            elif name != "schema":  # it reads no configuration
+                needed = [each for each in command.params if each.required]
+                yield (*above, name, *("x" for each in needed if each.param_type_name == "argument"))
+
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    found = list(commands(group))
+    assert ("spool", "ls") in found
+    for command in found:
+        shown = CliRunner().invoke(app, [*command, "--config", str(path), "--print-config"])
+        assert shown.exit_code == 0, (command, shown.output)
+        assert f"service: mine  # {path}:1\n" in shown.stdout
+
+
+def test_the_schema_is_printed() -> None:
+    assert json.loads(CliRunner().invoke(app, ["schema"]).stdout) == json_schema()
