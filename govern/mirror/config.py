@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.loading import Loaded, read
+from govern.mirror.sampling import SamplingConfig
 from govern.mirror.segment import HEADER_BYTES, frame_bytes
 
 #: What a record takes beside its two bodies: ids, path and content types, each of bounded length, and field names.
@@ -84,6 +85,9 @@ class MirrorConfig(BaseModel):
     )
     sampling_rate: float = Field(
         default=1.0, ge=0, le=1, description="Share of requests to capture, decided by a hash of the request id."
+    )
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(), description="Rates of services, models and outcomes, where they differ from it."
     )
     headers: tuple[str, ...] = Field(
         default=("inference-header-content-length",),

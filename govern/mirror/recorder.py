@@ -6,82 +6,34 @@ failure costs the record, which is counted as dropped, and a line in the log.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from govern.ids import uuid7
 from govern.mirror.agent import AgentInfo, agent_name
-from govern.mirror.config import MirrorConfig, Rule
+from govern.mirror.body import Body, Headers, Hold, text
+from govern.mirror.config import MirrorConfig
+from govern.mirror.rules import Route, Rules
+from govern.mirror.sampling import Fate
 from govern.mirror.spool import SpoolWriter
-from govern.record import SCHEMA_VERSION, Capture, Inference, Payload, Sampling
+from govern.record import SCHEMA_VERSION, Capture, Inference
 
 _log: Final = logging.getLogger(__name__)
 
 #: W3C Trace Context, section 3.2; version ff is forbidden, all-zero ids are invalid.
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-#: Bounds on what a caller can put into a record beside the bodies; together far below RECORD_OVERHEAD_BYTES.
+#: Bounds on what a caller can put into a record beside the bodies (see also `body`); together far below
+#: RECORD_OVERHEAD_BYTES.
 _ID_BYTES_MAX: Final = 1024
 _PATH_BYTES_MAX: Final = 4096
-_TYPE_BYTES_MAX: Final = 512
-#: All that is kept of the headers of one side.
-_HEADERS_BYTES_MAX: Final = 2048
-#: Paths whose rule is remembered: a pod serves a few models.
-_PATHS_REMEMBERED: Final = 1024
 #: A log line for the first failure and every thousandth: a failure per request must not flood the log.
 _LOG_EVERY: Final = 1000
-
-Headers = Mapping[bytes, bytes]
-
-
-class Route(NamedTuple):
-    """What a request's path says."""
-
-    protocol: str
-    model: str
-    version: str
-
-
-class _Body:
-    """Observes one body: its size, its digest, a prefix of it."""
-
-    __slots__ = ("_digest", "_parts", "_room", "size")
-
-    def __init__(self, limit: int) -> None:
-        self.size = 0
-        self._room = limit
-        self._parts: list[bytes] = []
-        self._digest = hashlib.sha256()
-
-    def feed(self, data: bytes) -> None:
-        size = len(data)
-        self.size += size
-        self._digest.update(data)
-        if self._room > 0:
-            self._parts.append(data if size <= self._room else data[: self._room])
-            self._room -= size
-
-    def payload(self, headers: Headers, kept: Sequence[bytes]) -> Payload:
-        return Payload(
-            content_type=_text(headers.get(b"content-type", b""), _TYPE_BYTES_MAX),
-            content_encoding=_text(headers.get(b"content-encoding", b""), _TYPE_BYTES_MAX),
-            body=b"".join(self._parts),
-            size=self.size,
-            sha256=self._digest.hexdigest(),
-            headers=_kept(headers, kept),
-        )
-
-    @property
-    def cut(self) -> bool:
-        return self._room < 0
 
 
 class Exchange:
@@ -94,11 +46,13 @@ class Exchange:
         "_broken",
         "_finished",
         "_headers",
+        "_open",
         "_recorder",
         "_request",
         "_response",
         "_response_headers",
         "_route",
+        "_rules",
         "_sampled",
         "_status",
         "_t_request",
@@ -108,27 +62,32 @@ class Exchange:
     )
 
     def __init__(self, recorder: Recorder, route: Route, target: bytes, headers: Headers) -> None:
-        config = recorder.config
+        rules = recorder.rules
         self._recorder = recorder
+        self._rules = rules
         self._t_request = recorder.clock()
         self._finished = False
         self._broken = False
         self._status = 0
         self.id = uuid7(self._t_request)
         self.request_id = self.id
-        for name in recorder.id_headers:
+        for name in rules.id_headers:
             value = headers.get(name)
             if value:
-                self.request_id = _text(value, _ID_BYTES_MAX)
+                self.request_id = text(value, _ID_BYTES_MAX)
                 break
-        self._sampled = config.sampling_rate >= 1.0 or sampled(self.request_id, config.sampling_rate)
+        fate = route.shares.fate(self.request_id)
+        self._sampled = fate is not Fate.LEFT_OUT
+        #: Kept only if it fails.
+        self._open = fate is Fate.OPEN
         if self._sampled:
+            limit, hold = recorder.config.body_bytes, recorder.hold if self._open else None
             self._route = route
             self._target = target
             self._headers = headers
             self._response_headers: Headers = {}
-            self._request = _Body(config.body_bytes)
-            self._response = _Body(config.body_bytes)
+            self._request = Body(limit, hold)
+            self._response = Body(limit, hold)
 
     def request_body(self, data: bytes) -> None:
         if self._sampled:
@@ -162,10 +121,17 @@ class Exchange:
         if not self._sampled:
             recorder.spool.count_sampled_out()
             return
+        failed = bool(error) or self._status >= self._rules.error_status
+        if self._open:
+            self._request.release()
+            self._response.release()
+            if not failed:
+                recorder.spool.count_sampled_out()
+                return
         try:
             if self._broken:
                 raise RuntimeError("a body could not be observed")
-            payload = recorder.encode(self._record(error))
+            payload = recorder.encode(self._record(error, failed=failed))
         except Exception as failure:  # noqa: BLE001 - as above
             recorder.lose(failure)
             return
@@ -174,8 +140,9 @@ class Exchange:
         except Exception as failure:  # noqa: BLE001 - as above
             recorder.lose(failure)
 
-    def _record(self, error: str) -> Inference:
+    def _record(self, error: str, *, failed: bool) -> Inference:
         recorder, config, headers = self._recorder, self._recorder.config, self._headers
+        kept = self._rules.kept_headers
         traceparent = headers.get(b"traceparent", b"")
         if not _TRACEPARENT.fullmatch(traceparent):
             traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01".encode()
@@ -192,17 +159,17 @@ class Exchange:
             traceparent=traceparent[:55].decode(),
             namespace=config.namespace,
             service=config.service,
-            model=config.model or self._route.model,
-            revision=config.revision or self._route.version,
+            model=self._route.model,
+            revision=self._route.version,
             endpoint=config.endpoint,
             protocol=self._route.protocol,
             t_request=self._t_request,
             t_response=recorder.clock(),
             status_code=self._status,
-            request=self._request.payload(headers, recorder.kept_headers),
-            response=self._response.payload(answer, recorder.kept_headers),
+            request=self._request.payload(headers, kept),
+            response=self._response.payload(answer, kept),
             error=error,
-            sampling=recorder.sampling,
+            sampling=self._route.shares.label(failed=failed),
             truncated=truncated,
             synthetic=is_synthetic(headers),
             capture=Capture(
@@ -212,7 +179,7 @@ class Exchange:
                 dropped_before=recorder.spool.dropped,
                 source=recorder.source,
             ),
-            path=_text(self._target.partition(b"?")[0], _PATH_BYTES_MAX),
+            path=text(self._target.partition(b"?")[0], _PATH_BYTES_MAX),
         )
 
 
@@ -231,12 +198,9 @@ class Recorder:
         self.spool = spool
         self.clock = clock
         self.source = source
-        self.kept_headers = tuple(name.encode("latin-1") for name in config.headers)
-        self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
-        self.sampling = Sampling(rate=config.sampling_rate, strategy="all" if config.sampling_rate >= 1 else "hash")
+        self.rules = Rules(config)
+        self.hold = Hold(config.sampling.held_bytes)
         self.encode = msgspec.msgpack.Encoder().encode
-        self._rules = tuple((rule.method.encode(), re.compile(rule.path.encode()), rule) for rule in config.rules)
-        self._route = lru_cache(_PATHS_REMEMBERED)(self._find_route)
         self._failures = 0
 
     def begin(self, method: bytes, target: bytes, headers: Headers) -> Exchange | None:
@@ -247,7 +211,7 @@ class Recorder:
             headers: names in lower case; of a repeated header any one.
         """
         try:
-            route = self._route(method, target.partition(b"?")[0])
+            route = self.rules.route(method, target.partition(b"?")[0])
             return None if route is None else Exchange(self, route, target, headers)
         except Exception as failure:  # noqa: BLE001 - a failure of capture must never reach the traffic
             self.lose(failure)
@@ -265,14 +229,6 @@ class Recorder:
 
     def close(self) -> None:
         self.spool.close()
-
-    def _find_route(self, method: bytes, path: bytes) -> Route | None:
-        for wanted, pattern, rule in self._rules:
-            match = pattern.fullmatch(path) if method == wanted else None
-            if match:
-                groups = match.groupdict()
-                return _route_of(rule, groups.get("model"), groups.get("version"))
-        return None
 
 
 def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
@@ -297,37 +253,6 @@ def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
     return Recorder(config, spool, source=source)
 
 
-def sampled(request_id: str, rate: float) -> bool:
-    """Whether a request is captured: the same answer in every replica, for a share of `rate` of all ids."""
-    point = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")
-    return point < rate * 2**64
-
-
 def is_synthetic(headers: Headers) -> bool:
     """Traffic made by explainers or probes, never shown to a detector."""
     return headers.get(b"govern-synthetic") == b"1" or headers.get(b"seldon-skip-logging", b"").lower() == b"true"
-
-
-def _route_of(rule: Rule, model: bytes | None, version: bytes | None) -> Route:
-    def name(group: bytes | None) -> str:
-        return _text(unquote_to_bytes(group or b""), _TYPE_BYTES_MAX)
-
-    return Route(rule.protocol, name(model), name(version))
-
-
-def _kept(headers: Headers, names: Sequence[bytes]) -> dict[str, str]:
-    """The headers that a record keeps; one that finds no room is left out, since a part of it would mislead."""
-    kept: dict[str, str] = {}
-    room = _HEADERS_BYTES_MAX
-    for name in names:
-        value = headers.get(name)
-        if value is not None and len(name) + len(value) <= room:
-            kept[name.decode("latin-1")] = _text(value, room)
-            room -= len(name) + len(value)
-    return kept
-
-
-def _text(value: bytes, limit: int) -> str:
-    """The value's first bytes as text that takes no more than `limit` bytes in UTF-8."""
-    text = value[:limit].decode("utf-8", "replace")
-    return text if text.isascii() else text.encode()[:limit].decode("utf-8", "ignore")

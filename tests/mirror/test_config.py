@@ -209,7 +209,7 @@ def test_the_published_schema_is_current_and_takes_what_load_takes() -> None:
     assert published == json_schema(), "run `make schema`"
     jsonschema.Draft202012Validator.check_schema(published)
     with pytest.raises(jsonschema.ValidationError, match="sampling"):
-        jsonschema.validate({"sampling": 1}, published)
+        jsonschema.validate({"sampling_ratio": 1}, published)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.folder import held_bytes
 from govern.mirror.inspect import inspect_agents
-from govern.mirror.recorder import Recorder, open_recorder, sampled
+from govern.mirror.recorder import Exchange, Recorder, open_recorder
+from govern.mirror.sampling import Fate, Shares
 from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, records, segment_files, until
 
 INFER = b"/v2/models/income/infer"
@@ -22,7 +24,13 @@ MakeConfig = Callable[..., MirrorConfig]
 
 
 def play(
-    recorder: Recorder, target: bytes = INFER, body: bytes = b"{}", *, error: str = "", **headers: str
+    recorder: Recorder,
+    target: bytes = INFER,
+    body: bytes = b"{}",
+    *,
+    error: str = "",
+    status: int = 200,
+    **headers: str,
 ) -> str | None:
     """One exchange; its request id, None when it is no inference."""
     named = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
@@ -30,7 +38,7 @@ def play(
     if exchange is None:
         return None
     exchange.request_body(body)
-    exchange.response_head(200, {b"content-type": b"application/json"})
+    exchange.response_head(status, {b"content-type": b"application/json"})
     exchange.response_body(body)
     exchange.finish(error)
     return exchange.request_id
@@ -181,9 +189,9 @@ def test_text_of_a_caller_takes_no_more_than_its_room_in_a_record(make_config: M
 
 def test_sampling_is_by_request_id_and_the_same_everywhere(make_config: MakeConfig, spool_dir: Path) -> None:
     ids = [f"id-{number}" for number in range(2000)]
-    chosen = {name for name in ids if sampled(name, 0.25)}
+    chosen = {name for name in ids if Shares(0.25, 0.25).fate(name) is Fate.KEPT}
     assert 400 < len(chosen) < 600
-    assert chosen <= {name for name in ids if sampled(name, 0.5)}  # raising the rate only adds
+    assert chosen <= {name for name in ids if Shares(0.5, 0.5).fate(name) is Fate.KEPT}  # raising the rate only adds
     recorders = [open_recorder(make_config(sampling_rate=0.25)) for _ in range(2)]
     for recorder in recorders:
         for name in ids:
@@ -194,6 +202,111 @@ def test_sampling_is_by_request_id_and_the_same_everywhere(make_config: MakeConf
     found = records([spool_dir])
     assert sorted(each.request_id for each in found) == sorted([*chosen, *chosen])
     assert {(each.sampling.rate, each.sampling.strategy) for each in found} == {(0.25, "hash")}
+
+
+def test_rates_of_services_and_models(make_config: MakeConfig) -> None:
+    rates = [{"service": "other", "rate": 0.5}, {"model": "fraud-*", "rate": 1}, {"service": "inc*", "rate": 0}]
+    recorder = open_recorder(make_config(sampling_rate=0.25, sampling={"rates": rates, "errors_rate": 0}))
+    for number in range(50):
+        play(recorder, b"/v2/models/fraud-eu/infer", x_request_id=f"r{number}")
+        play(recorder, x_request_id=f"r{number}")
+    assert recorder.spool.counts == (50, 50, 0)
+    assert recorder.rules.shares("mine", "any") == (0.25, 0.25)
+    assert recorder.rules.shares("other", "fraud-eu") == (0.5, 0.5)
+    recorder.close()
+
+
+def test_every_error_is_kept_and_says_with_which_probability(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config(sampling_rate=0.1))
+    ids = [f"r{number}" for number in range(60)]
+    for name in ids:
+        play(recorder, x_request_id=name)
+        play(recorder, x_request_id=f"status-{name}", status=400, body=b"a body")
+        play(recorder, x_request_id=f"broken-{name}", error="cut short")
+    recorder.close()
+    kept = {name for name in ids if Shares(0.1, 1).fate(name) is Fate.KEPT}
+    assert 0 < len(kept) < 20
+    assert recorder.spool.counts == (len(kept) + 120, 60 - len(kept), 0)
+    found = {each.request_id: each for each in records([spool_dir])}
+    assert found.keys() == kept | {f"{kind}-{name}" for kind in ("status", "broken") for name in ids}
+    for name, each in found.items():
+        assert each.sampling.strategy == ("hash" if name in kept else "errors")
+        assert each.sampling.rate == (0.1 if name in kept else 1.0)
+    body = found["status-r0"].response
+    assert (body.body, body.size, body.sha256) == (b"a body", 6, hashlib.sha256(b"a body").hexdigest())
+
+
+def test_a_share_of_the_errors_and_a_status_of_ones_own(make_config: MakeConfig, spool_dir: Path) -> None:
+    config = make_config(sampling_rate=0.1, sampling={"errors_rate": 0.5, "error_status": 500})
+    recorder = open_recorder(config)
+    for number in range(200):
+        play(recorder, x_request_id=f"r{number}", status=500)
+        play(recorder, x_request_id=f"r{number}", status=404)
+    recorder.close()
+    found = records([spool_dir])
+    by_status = {status: [each for each in found if each.status_code == status] for status in (404, 500)}
+    assert 70 < len(by_status[500]) < 130
+    assert {each.request_id for each in by_status[404]} < {each.request_id for each in by_status[500]}
+    assert {(each.sampling.rate, each.sampling.strategy) for each in by_status[500]} == {(0.5, "errors")}
+    assert recorder.spool.counts == (len(found), 400 - len(found), 0)
+
+
+def test_a_request_that_is_left_out_whatever_comes_is_not_even_looked_at(make_config: MakeConfig) -> None:
+    recorder = open_recorder(make_config(sampling_rate=0, sampling={"errors_rate": 0}))
+    untouchable: bytes = None  # type: ignore[assignment]
+    play(recorder, body=untouchable, status=500)
+    assert recorder.spool.counts == (0, 1, 0)
+    recorder.close()
+
+
+def test_what_is_held_for_a_possible_error_is_bounded_and_given_back(make_config: MakeConfig, spool_dir: Path) -> None:
+    """Requests under way hold their bodies; the one that finds no room keeps size and digest."""
+    recorder = open_recorder(make_config(sampling_rate=0, sampling={"held_bytes": 10_000}))
+    body = os.urandom(6_000)
+
+    def begin(name: str) -> Exchange:
+        exchange = recorder.begin(b"POST", INFER, {b"x-request-id": name.encode()})
+        assert exchange is not None
+        for start in range(0, len(body), 1000):
+            exchange.request_body(body[start : start + 1000])
+        exchange.response_head(500, {})
+        return exchange
+
+    first, second = begin("first"), begin("second")
+    first.finish()
+    second.finish()
+    assert recorder.hold.take(10_000)
+    recorder.hold.give_back(10_000)
+    begin("third").finish()
+    for _ in range(100):
+        play(recorder, body=body)  # no error: left out
+    recorder.close()
+    found = {each.request_id: each for each in records([spool_dir])}
+    assert {each.request.sha256 for each in found.values()} == {hashlib.sha256(body).hexdigest()}
+    assert {each.request.size for each in found.values()} == {6_000}
+    assert [found[name].request.body for name in ("first", "second", "third")] == [body, body[:4000], body]
+    assert [found[name].truncated for name in ("first", "second", "third")] == [(), ("request",), ()]
+    assert recorder.spool.counts == (3, 100, 0)
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_body_that_fills_its_limit_with_its_parts_is_cut_only_if_there_is_more(
+    make_config: MakeConfig, spool_dir: Path, rate: float, extra: int
+) -> None:
+    recorder = open_recorder(make_config(sampling_rate=rate))
+    exchange = recorder.begin(b"POST", INFER, {})
+    assert exchange is not None
+    whole = os.urandom(BODY_BYTES + extra)
+    for part in (whole[:1000], whole[1000:BODY_BYTES], whole[BODY_BYTES:]):
+        exchange.request_body(part)
+    exchange.response_head(400, {})
+    exchange.finish()
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert found.request.body == whole[:BODY_BYTES]
+    assert (found.request.size, found.request.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
+    assert found.truncated == (("request",) if extra else ())
 
 
 def test_a_full_spool_drops_and_counts_and_the_next_record_says_so(make_config: MakeConfig, spool_dir: Path) -> None:

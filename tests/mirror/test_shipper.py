@@ -27,6 +27,7 @@ from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.folder import held_bytes, make_private
+from govern.mirror.inspect import inspect_segments
 from govern.mirror.recorder import Recorder, open_recorder
 from govern.mirror.segment import HEADER_BYTES
 from govern.mirror.shipper import Shipper
@@ -237,8 +238,9 @@ async def test_a_killed_agents_last_records_are_shipped_and_its_torn_one_is_not(
         capture(recorder, f"r{number}")
     (segment,) = [path for path in segment_files(spool_dir) if path.name.endswith(".0000000000.seg")]
     whole = segment.read_bytes()
-    end = int.from_bytes(whole[32:40], "little")
-    frame = (end - HEADER_BYTES) // 10
+    (inspected,) = inspect_segments([spool_dir])
+    *_, last = inspected.frames()
+    end, frame = last.stop, last.stop - last.start
     # As kill -9 leaves it: frame 9 whole but not counted in `end`, the next one torn, nothing sealed, no lock.
     torn = bytearray(whole)
     torn[32:40] = (end - frame).to_bytes(8, "little")

@@ -1,0 +1,119 @@
+"""What capture keeps of a body as it passes: its size, its digest, a prefix of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from govern.record import Payload
+
+#: Bounds on what a caller can put into a record beside the bodies (see also `recorder`); together far below
+#: RECORD_OVERHEAD_BYTES.
+TYPE_BYTES_MAX: Final = 512
+#: All that is kept of the headers of one side.
+_HEADERS_BYTES_MAX: Final = 2048
+
+Headers = Mapping[bytes, bytes]
+
+
+class Hold:
+    """The memory that bodies of undecided exchanges may take together. One thread uses it."""
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit
+
+    def take(self, size: int) -> bool:
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self._room += size
+
+
+class Body:
+    """Observes one body.
+
+    Args:
+        limit: longest prefix to keep.
+        hold: of an exchange that may yet be left out: its parts are held as they came, and hashed only if it is kept.
+    """
+
+    __slots__ = ("_digest", "_held_bytes", "_hold", "_parts", "_room", "_unhashed", "cut", "size")
+
+    def __init__(self, limit: int, hold: Hold | None = None) -> None:
+        self.size = 0
+        #: Whether the kept part is shorter than the body.
+        self.cut = False
+        self._room = limit
+        self._parts: list[bytes] = []
+        self._digest = hashlib.sha256()
+        self._hold = hold
+        self._held_bytes = 0
+        self._unhashed = hold is not None
+
+    def feed(self, data: bytes) -> None:
+        size = len(data)
+        self.size += size
+        fits = data if size <= self._room else data[: self._room]
+        if self._hold is not None and fits:
+            if self._hold.take(len(fits)):
+                self._held_bytes += len(fits)
+            else:
+                fits = b""
+        if len(fits) < size:
+            self.cut = True
+            self._hash_held()  # from here on the body is hashed as it passes
+        self._room = 0 if self.cut else self._room - size
+        if fits:
+            self._parts.append(fits)
+        if not self._unhashed:
+            self._digest.update(data)
+
+    def release(self) -> None:
+        """Give back what was held."""
+        if self._hold is not None:
+            self._hold.give_back(self._held_bytes)
+            self._hold = None
+
+    def payload(self, headers: Headers, kept: Sequence[bytes]) -> Payload:
+        """
+        Args:
+            headers: names in lower case.
+            kept: the names of those that the record keeps.
+        """
+        self._hash_held()
+        return Payload(
+            content_type=text(headers.get(b"content-type", b""), TYPE_BYTES_MAX),
+            content_encoding=text(headers.get(b"content-encoding", b""), TYPE_BYTES_MAX),
+            body=b"".join(self._parts),
+            size=self.size,
+            sha256=self._digest.hexdigest(),
+            headers=_kept(headers, kept),
+        )
+
+    def _hash_held(self) -> None:
+        if self._unhashed:
+            self._unhashed = False
+            for part in self._parts:
+                self._digest.update(part)
+
+
+def text(value: bytes, limit: int) -> str:
+    """The value's first bytes as text that takes no more than `limit` bytes in UTF-8."""
+    found = value[:limit].decode("utf-8", "replace")
+    return found if found.isascii() else found.encode()[:limit].decode("utf-8", "ignore")
+
+
+def _kept(headers: Headers, names: Sequence[bytes]) -> dict[str, str]:
+    """The headers that a record keeps; one that finds no room is left out, since a part of it would mislead."""
+    kept: dict[str, str] = {}
+    room = _HEADERS_BYTES_MAX
+    for name in names:
+        value = headers.get(name)
+        if value is not None and len(name) + len(value) <= room:
+            kept[name.decode("latin-1")] = text(value, room)
+            room -= len(name) + len(value)
+    return kept

@@ -1,0 +1,58 @@
+"""What a configuration says of a request: whether it is an inference, of which model, and how many of its kind to keep.
+
+Immutable, and taken as a whole by each exchange when it begins: to change the rules is to put another object in its
+place.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from govern.mirror.body import TYPE_BYTES_MAX, text
+from govern.mirror.config import MirrorConfig
+from govern.mirror.sampling import Shares, shares
+
+#: Paths whose rule is remembered: a pod serves a few models.
+_PATHS_REMEMBERED: Final = 1024
+
+
+class Route(NamedTuple):
+    """What a request's path says."""
+
+    protocol: str
+    model: str
+    version: str
+    shares: Shares
+
+
+class Rules:
+    """The rules of one configuration."""
+
+    def __init__(self, config: MirrorConfig) -> None:
+        self.kept_headers = tuple(name.encode("latin-1") for name in config.headers)
+        self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
+        self.error_status = config.sampling.error_status
+        self.route = lru_cache(_PATHS_REMEMBERED)(self._find)
+        self._config = config
+        self._rules = tuple((rule.method.encode(), re.compile(rule.path.encode()), rule) for rule in config.rules)
+
+    def shares(self, service: str, model: str) -> Shares:
+        """How many of a model's requests to keep."""
+        return shares(self._config.sampling_rate, self._config.sampling, service=service, model=model)
+
+    def _find(self, method: bytes, path: bytes) -> Route | None:
+        for wanted, pattern, rule in self._rules:
+            match = pattern.fullmatch(path) if method == wanted else None
+            if match:
+                groups = match.groupdict()
+                model = self._config.model or _name(groups.get("model"))
+                version = self._config.revision or _name(groups.get("version"))
+                return Route(rule.protocol, model, version, self.shares(self._config.service, model))
+        return None
+
+
+def _name(group: bytes | None) -> str:
+    return text(unquote_to_bytes(group or b""), TYPE_BYTES_MAX)
