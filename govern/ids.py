@@ -14,8 +14,21 @@ def uuid7(t_ns: int | None = None) -> str:
     Args:
         t_ns: time to encode, nanoseconds since the Unix epoch; now when omitted.
     """
-    millis = (time.time_ns() if t_ns is None else t_ns) // 1_000_000
-    noise = int.from_bytes(os.urandom(10), "big")
+    return _uuid7(time.time_ns() if t_ns is None else t_ns, os.urandom(10))
+
+
+def derived_uuid7(t_ns: int, *parts: str | int) -> str:
+    """A UUID of version 7 whose random bits are a digest of the parts: the same happening read twice gets the same id.
+
+    Args:
+        t_ns: when it happened, nanoseconds since the Unix epoch.
+    """
+    return _uuid7(t_ns, bytes.fromhex(derived_id(*parts))[:10])
+
+
+def _uuid7(t_ns: int, noise_bytes: bytes) -> str:
+    millis = t_ns // 1_000_000
+    noise = int.from_bytes(noise_bytes, "big")
     high = (millis & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (noise >> 62 & 0x0FFF)
     low = 0x8000_0000_0000_0000 | (noise & 0x3FFF_FFFF_FFFF_FFFF)
     return str(uuid.UUID(int=high << 64 | low))

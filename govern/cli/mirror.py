@@ -18,6 +18,7 @@ from govern.bus import open_bus
 from govern.cli._common import OtlpOption
 from govern.cli._mirror import ConfigOption, PrintConfigOption, configured
 from govern.cli.mirror_schema import schema
+from govern.cli.mirror_seldon_topics import seldon_topics
 from govern.errors import ConfigError, MissingExtra
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
@@ -35,6 +36,7 @@ app = typer.Typer(no_args_is_help=True)
 spool_app = typer.Typer(no_args_is_help=True, help="Look into the spool of this pod.")
 app.add_typer(spool_app, name="spool")
 app.command("schema")(schema)
+app.command("seldon-topics")(seldon_topics)
 
 ServiceOption = Annotated[str | None, typer.Option(help="Name of the inference service.")]
 SpoolOption = Annotated[Path | None, typer.Option("--spool-dir", help="Folder of the spool, on tmpfs.")]

@@ -21,6 +21,7 @@ from govern.mirror.folder import default_spool_dir
 from govern.mirror.loading import Loaded, read
 from govern.mirror.sampling import SamplingConfig
 from govern.mirror.segment import HEADER_BYTES, frame_bytes
+from govern.mirror.seldon.config import SeldonConfig
 
 #: What a record takes beside its two bodies: ids, path and content types, each of bounded length, and field names.
 RECORD_OVERHEAD_BYTES: Final = 16 * 1024
@@ -110,6 +111,8 @@ class MirrorConfig(BaseModel):
         default=1_000_000, gt=0, description="Longest message that the bus takes (Kafka's default: 1,048,576)."
     )
     metrics_listen: str = Field(default="127.0.0.1:9464", description="host:port of the shipper's metrics.")
+
+    seldon: SeldonConfig = Field(default=SeldonConfig(), description="Recording Seldon Core v2's own Kafka topics.")
 
     @field_validator("listen", "metrics_listen")
     @classmethod

@@ -199,7 +199,10 @@ class Shipper:
     async def _restore(self, bus: Bus, transactor: Transactor) -> None:
         """Begin where the bus says that we were; take back the positions of agents of which nothing is left."""
         table = await bus.read_table(Partition(self._positions, 0))
-        stored = {key.decode(): msgspec.json.decode(value, type=_Stored) for key, value in table.items()}
+        # Keys with a slash belong to those who read other streams; an agent's name has none.
+        stored = {
+            key.decode(): msgspec.json.decode(value, type=_Stored) for key, value in table.items() if b"/" not in key
+        }
         self._forget_agents()
         self._stored = {name: entry.position for name, entry in stored.items()}
         present = {path.stem for path in folder.agents(self._config.spool_dir)}

@@ -1,0 +1,78 @@
+"""`govern mirror seldon-topics`: record what Seldon Core v2 sends through its own Kafka topics."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from govern.bus import open_bus
+from govern.cli._common import OtlpOption, run_until_signal
+from govern.errors import ConfigError
+from govern.mirror.config import MirrorConfig, load
+from govern.mirror.exported import SnapshotRegistry
+from govern.mirror.seldon.exported import SeldonMetrics
+from govern.mirror.seldon.reader import SeldonReader
+from govern.mirror.seldon.source import SeldonSource
+from govern.telemetry.http import serve_metrics
+from govern.telemetry.logging import configure
+from govern.telemetry.metrics import Metrics
+from govern.telemetry.tracing import tracer_provider
+
+
+def seldon_topics(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; see its section `seldon`.")] = None,
+    bus: Annotated[str | None, typer.Option(help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Share of inferences to record, 0 to 1.")] = None,
+    metrics_listen: Annotated[str | None, typer.Option(help="host:port of /metrics.")] = None,
+    otlp: OtlpOption = None,
+) -> None:
+    """Record the inferences in Seldon Core v2's Kafka topics, until SIGTERM or Ctrl-C."""
+    settings = load(
+        config,
+        flags={
+            "bus": bus,
+            "namespace": namespace,
+            "sampling_rate": sampling_rate,
+            "metrics_listen": metrics_listen,
+        },
+    )
+    if not settings.bus:
+        raise ConfigError("bus", why="records need one", fix="set GOVERN_BUS, --bus or `bus:` in the file")
+    kafka = settings.seldon.bus or settings.bus
+    if not kafka.startswith("kafka://"):
+        raise ConfigError(
+            "seldon.bus",
+            why=f"Seldon's topics lie on Kafka, and the bus is {settings.bus}",
+            fix="name Seldon's cluster: kafka://host:port",
+        )
+    configure(level="INFO", json=not sys.stderr.isatty())
+
+    async def serve(stop: asyncio.Event) -> None:
+        await _serve(settings, kafka, otlp, stop)
+
+    run_until_signal(serve)
+
+
+async def _serve(settings: MirrorConfig, kafka: str, otlp: str | None, stop: asyncio.Event) -> None:
+    registry = SnapshotRegistry()
+    host, port = settings.metrics_address
+    with ExitStack() as stack:
+        served = stack.enter_context(serve_metrics(registry, host, port))
+        provider = tracer_provider("govern-seldon-topics", endpoint=otlp)
+        stack.callback(provider.shutdown)
+        reader = SeldonReader(
+            settings,
+            open_bus=lambda: open_bus(settings.bus, client_id="govern-seldon-topics"),
+            open_source=lambda selection: SeldonSource(urlsplit(kafka).netloc, selection),
+            metrics=SeldonMetrics(Metrics(registry), registry.updating, settings),
+            tracer=provider.get_tracer("govern.mirror") if otlp else None,
+        )
+        typer.echo(f"recording {kafka} to {settings.bus}, metrics on {served.url}/metrics", err=True)
+        await reader.run(stop)

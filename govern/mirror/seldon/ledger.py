@@ -1,0 +1,92 @@
+"""What is on govern's bus: records, the places after them, and the reader's counts, always changed together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from govern.bus.protocol import Outgoing, Partition, Transactor
+from govern.bus.topics import topic
+from govern.mirror.agent import Counts
+from govern.mirror.config import MirrorConfig
+from govern.mirror.messages import Messages
+from govern.mirror.seldon.inference import inference_of, is_kept
+from govern.mirror.seldon.join import Pair
+from govern.mirror.seldon.place import Stored
+from govern.record import Inference
+
+
+class Ledger:
+    """The reader's side of the bus, for one holder of its transactional id.
+
+    Args:
+        table: the positions topic as it was when the id was taken.
+        agent: the reader's name. It is the same in every run, because the counts go on where they stood.
+    """
+
+    def __init__(
+        self,
+        transactor: Transactor,
+        table: Mapping[bytes, bytes],
+        *,
+        config: MirrorConfig,
+        agent: str,
+        messages: Messages,
+    ) -> None:
+        self._transactor = transactor
+        self._config = config
+        self._agent = agent
+        self._messages = messages
+        self._inferences = topic(config.namespace, "inferences")
+        self._positions = topic(config.namespace, "positions")
+        self._table = {key: value for key, value in table.items() if key.startswith(agent.encode())}
+        stored = self._table.get(self._key())
+        #: Whether no run of this reader has ever published anything.
+        self.fresh = stored is None
+        self.counts = Counts() if stored is None else Counts(*msgspec.json.decode(stored, type=tuple[int, int, int]))
+
+    def stored(self, partition: Partition) -> Stored | None:
+        """The place of a partition; None when it was never read."""
+        value = self._table.get(self._key(partition))
+        return None if value is None else msgspec.json.decode(value, type=Stored)
+
+    async def commit(
+        self, pairs: Sequence[Pair], places: Mapping[Partition, Stored], lost: int
+    ) -> tuple[list[Inference], list[Inference]]:
+        """Publish the records of pairs and the places after them.
+
+        Args:
+            lost: halves that are in Seldon's topics no more, since the last commit.
+
+        Returns:
+            The records published, and those that sampling left out.
+        """
+        counts = self.counts._replace(dropped=self.counts.dropped + lost)
+        records: list[Inference] = []
+        left_out: list[Inference] = []
+        for pair in pairs:
+            record = inference_of(pair, self._config, agent=self._agent, seq=counts.captured, dropped=counts.dropped)
+            if is_kept(record, pair.first.key, self._config):
+                records.append(record)
+                counts = counts._replace(captured=counts.captured + 1)
+            else:
+                left_out.append(record)
+                counts = counts._replace(sampled_out=counts.sampled_out + 1)
+        moved = {self._key(tp): msgspec.json.encode(stored) for tp, stored in places.items()}
+        moved[self._key()] = msgspec.json.encode((*counts,))
+        outgoing = [self._messages.of(record) for record in records]
+        async with self._transactor.transaction() as transaction:
+            if outgoing:
+                await transaction.publish(self._inferences, [message for message, _ in outgoing])
+            await transaction.publish(self._positions, [Outgoing(key=key, value=value) for key, value in moved.items()])
+        for record, (_, span) in zip(records, outgoing, strict=True):
+            if span is not None:
+                span.end(end_time=record.t_response)
+        self._table.update(moved)
+        self.counts, self.fresh = counts, False
+        return records, left_out
+
+    def _key(self, partition: Partition | None = None) -> bytes:
+        """Under what key the positions topic keeps a partition's place, or the counts."""
+        return (self._agent if partition is None else f"{self._agent}/{partition.topic}/{partition.partition}").encode()

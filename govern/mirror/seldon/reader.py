@@ -1,0 +1,100 @@
+"""From Seldon's topics to govern's inferences topic, exactly once.
+
+Records, and the places in Seldon's topics after them, are published in one transaction on govern's bus; on a start
+the places are read back. Seldon's Kafka is only read, so it may be another cluster than the bus, or the bus no Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry.trace import Tracer
+
+from govern.bus.protocol import Bus, BusError, Partition
+from govern.bus.topics import specs, topic
+from govern.mirror.config import MirrorConfig
+from govern.mirror.messages import Messages
+from govern.mirror.seldon.exported import SeldonMetrics
+from govern.mirror.seldon.ledger import Ledger
+from govern.mirror.seldon.session import Session
+from govern.mirror.seldon.source import SeldonSource
+from govern.mirror.seldon.topics import Selection
+
+_log: Final = logging.getLogger(__name__)
+
+#: Waits between attempts to reach Kafka or the bus, doubled each time and shortened at random by up to a half.
+_BACK_OFF_MIN_S: Final = 0.2
+_BACK_OFF_MAX_S: Final = 10.0
+
+
+class SeldonReader:
+    """Reads one Seldon Core v2 installation. One process does; a second one fences the first.
+
+    Args:
+        open_bus: makes a new connection to govern's bus; called again after each loss.
+        open_source: the same to Seldon's Kafka.
+        metrics: where to count.
+        tracer: emits one span per inference when there is one.
+    """
+
+    def __init__(
+        self,
+        config: MirrorConfig,
+        *,
+        open_bus: Callable[[], Bus],
+        open_source: Callable[[Selection], SeldonSource],
+        metrics: SeldonMetrics,
+        tracer: Tracer | None = None,
+    ) -> None:
+        seldon = config.seldon
+        namespace = seldon.namespace or config.namespace
+        self._config = config
+        self._open_bus = open_bus
+        self._open_source = open_source
+        self._metrics = metrics
+        self._selection = Selection(seldon, namespace)
+        self._agent = f"seldon-topics/{seldon.name or f'{seldon.prefix}.{namespace}'}"
+        self._messages = Messages(f"/govern/{self._agent}", tracer)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop` is set; halves that wait then are read again by the next run.
+
+        Raises:
+            BusError: the bus refuses for good (topics with other settings, another reader of the same name).
+        """
+        back_off_s = _BACK_OFF_MIN_S
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                async with self._open_bus() as bus, self._open_source(self._selection) as source:
+                    await self._session(bus, source, stop)
+                    return
+            except (BusError, OSError) as error:
+                if isinstance(error, BusError) and not error.retriable:
+                    raise
+                _log.warning("nothing can be read or published now, messages wait in their topics: %s", error)
+            if time.monotonic() - began > _BACK_OFF_MAX_S:
+                back_off_s = _BACK_OFF_MIN_S  # it had worked for a while
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), back_off_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            back_off_s = min(2 * back_off_s, _BACK_OFF_MAX_S)
+
+    async def _session(self, bus: Bus, source: SeldonSource, stop: asyncio.Event) -> None:
+        """Read over one pair of connections."""
+        namespace = self._config.namespace
+        positions = topic(namespace, "positions")
+        needed = {topic(namespace, "inferences"), positions}
+        await bus.ensure_topics([spec for spec in specs(namespace) if spec.name in needed])
+        transactor = await bus.transactor(f"govern.{self._agent}.{namespace}")
+        try:
+            table = await bus.read_table(Partition(positions, 0))  # after the fence: nobody else can change it now
+            ledger = Ledger(transactor, table, config=self._config, agent=self._agent, messages=self._messages)
+            await Session(self._config, source, self._selection, ledger, self._metrics).run(stop)
+        finally:
+            await transactor.close()
