@@ -87,7 +87,9 @@ class SeldonSource:
             self._consumer.seek(TopicPartition(*tp), start)
 
     async def read(self, *, max_messages: int, timeout_s: float) -> list[Message]:
-        """What comes next; empty when nothing does in time."""
+        """What comes next; empty when nothing does in time, and at once when nothing is assigned."""
+        if not self._consumer.assignment():
+            return []  # aiokafka would wait for an assignment, without end
         async with kafka_errors(f"Kafka at {self._bootstrap}", timeout_s=_TIMEOUT_S):
             fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_messages)
         return [message_of(record) for records in fetched.values() for record in records]

@@ -1,0 +1,191 @@
+"""The join and the places: every message in exactly one record, whatever comes in which order and dies when."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from govern.bus.protocol import Partition
+from govern.mirror.seldon.half import Half, JoinKey
+from govern.mirror.seldon.join import Joiner, Pair
+from govern.mirror.seldon.place import Place, Stored
+from govern.mirror.seldon.topics import Side, Stream
+from govern.record import Payload
+
+REQUESTS, RESPONSES = Partition("inputs", 0), Partition("outputs", 0)
+SIDES: dict[Partition, Side] = {REQUESTS: "request", RESPONSES: "response"}
+UNBOUNDED = {"limit_ms": 100.0, "max_halves": 10**6, "max_bytes": 10**9}
+
+
+def half(request_id: str, origin: Partition, offset: int, t_ms: int = 0, body: bytes = b"") -> Half:
+    return Half(
+        key=JoinKey("model", "m", "", request_id),
+        side=SIDES[origin],
+        origin=origin,
+        offset=offset,
+        t_ms=t_ms,
+        payload=Payload(body=body),
+        cut=False,
+        protocol="v2-grpc",
+        revision="",
+        traceparent="",
+        error="",
+        named=True,
+    )
+
+
+def ids(pairs: list[Pair]) -> list[tuple[Partition, int]]:
+    return [(one.origin, one.offset) for pair in pairs for one in pair.halves]
+
+
+def test_the_two_halves_meet_in_either_order() -> None:
+    for first, second in ((REQUESTS, RESPONSES), (RESPONSES, REQUESTS)):
+        joiner = Joiner(**UNBOUNDED)
+        assert joiner.add(half("a", first, 0)) is None
+        pair = joiner.add(half("a", second, 0))
+        assert pair is not None
+        assert pair.request is not None
+        assert pair.request.side == "request"
+        assert pair.response is not None
+        assert pair.response.side == "response"
+        assert len(joiner) == 0
+
+
+def test_an_id_used_twice_makes_two_inferences_first_with_first() -> None:
+    joiner = Joiner(**UNBOUNDED)
+    for offset in (0, 1):
+        assert joiner.add(half("a", REQUESTS, offset)) is None
+    pairs = [joiner.add(half("a", RESPONSES, offset)) for offset in (0, 1)]
+    assert [(pair.request.offset, pair.response.offset) for pair in pairs] == [(0, 0), (1, 1)]  # type: ignore[union-attr]
+
+
+def test_a_half_waits_as_long_as_the_limit_and_no_longer() -> None:
+    joiner = Joiner(**UNBOUNDED)
+    joiner.add(half("a", REQUESTS, 0, t_ms=1000))
+    joiner.add(half("b", RESPONSES, 0, t_ms=1001))
+    assert joiner.expire(1100) == []
+    assert [pair.first.key.request_id for pair in joiner.expire(1101)] == ["a"]
+    (orphan,) = joiner.expire(5000)
+    assert orphan.request is None
+    assert len(joiner) == 0
+    assert joiner.n_bytes == 0
+
+
+def test_past_the_bounds_the_oldest_go_first() -> None:
+    by_number = Joiner(limit_ms=1e9, max_halves=2, max_bytes=10**9)
+    by_size = Joiner(limit_ms=1e9, max_halves=10**6, max_bytes=25)
+    for joiner in (by_number, by_size):
+        for offset, t_ms in enumerate((3, 1, 2)):
+            joiner.add(half(str(offset), REQUESTS, offset, t_ms=t_ms, body=b"x" * 10))
+        assert [pair.first.offset for pair in joiner.expire(0)] == [1]
+        assert len(joiner) == 2
+        assert joiner.n_bytes == 20
+
+
+events = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from((REQUESTS, RESPONSES)), st.integers(0, 300)), max_size=60
+)
+
+
+@given(events, st.integers(1, 8), st.integers(1, 200))
+def test_every_half_is_in_exactly_one_pair(halves: list[tuple[str, Partition, int]], most: int, size: int) -> None:
+    joiner = Joiner(limit_ms=100, max_halves=most, max_bytes=size)
+    pairs: list[Pair] = []
+    added = []
+    for offset, (request_id, origin, t_ms) in enumerate(halves):
+        one = half(request_id, origin, offset, t_ms=t_ms, body=b"x" * (offset % 40))
+        added.append(one)
+        pair = joiner.add(one)
+        pairs += [pair] if pair else []
+        pairs += joiner.expire(t_ms)
+        assert len(joiner) <= most
+        assert joiner.n_bytes <= size
+    pairs += joiner.expire(float("inf"))
+    assert Counter(ids(pairs)) == Counter((one.origin, one.offset) for one in added)
+    for pair in pairs:
+        assert len({one.key for one in pair.halves}) == 1
+        assert [one.side for one in pair.halves] == [side for side in ("request", "response") if _has(pair, side)]
+
+
+def _has(pair: Pair, side: str) -> bool:
+    return (pair.request if side == "request" else pair.response) is not None
+
+
+class Run:
+    """One life of a reader over two partitions, in memory: what it has read and not committed dies with it."""
+
+    def __init__(self, logs: dict[Partition, list[tuple[str, int]]], stored: dict[Partition, Stored]) -> None:
+        self.logs = logs
+        self.places = {tp: Place(Stream("model", "m", SIDES[tp]), stored[tp]) for tp in logs}
+        self.at = {tp: place.start for tp, place in self.places.items()}
+        self.joiner = Joiner(**UNBOUNDED)
+        self.pairs: list[Pair] = []
+
+    def read(self, tp: Partition) -> None:
+        if self.at[tp] >= len(self.logs[tp]):
+            return
+        offset = self.at[tp]
+        self.at[tp] += 1
+        request_id, t_ms = self.logs[tp][offset]
+        place = self.places[tp]
+        if place.meets(offset, t_ms):
+            pair = self.joiner.add(half(request_id, tp, offset, t_ms))
+            if pair is None:
+                place.waits(offset)
+            else:
+                self.close(pair)
+
+    def close(self, pair: Pair) -> None:
+        for one in pair.halves:
+            self.places[one.origin].done(one.offset)
+        self.pairs.append(pair)
+
+
+steps = st.lists(st.sampled_from(("inputs", "outputs", "commit", "expire", "kill")), max_size=120)
+logs = st.lists(st.sampled_from("abcdef"), max_size=20)
+
+
+@settings(max_examples=300)
+@given(logs, logs, steps)
+def test_a_reader_killed_anywhere_records_each_message_once(
+    requests: list[str], responses: list[str], does: list[str]
+) -> None:
+    written = {
+        REQUESTS: [(name, 10 * n) for n, name in enumerate(requests)],
+        RESPONSES: [(name, 10 * n) for n, name in enumerate(responses)],
+    }
+    stored = {tp: Stored() for tp in written}
+    published: list[Pair] = []
+    run = Run(written, stored)
+    for step in [*does, *["inputs", "outputs"] * 60]:
+        if step in ("inputs", "outputs"):
+            run.read(Partition(step, 0))
+        elif step == "expire":
+            for pair in run.joiner.expire(150):
+                run.close(pair)
+        elif step == "commit":
+            published += run.pairs
+            run.pairs = []
+            stored = {tp: place.stored() for tp, place in run.places.items()}
+        else:
+            run = Run(written, stored)
+    for pair in run.joiner.expire(float("inf")):
+        run.close(pair)
+    published += run.pairs
+    assert Counter(ids(published)) == {(tp, n): 1 for tp, log in written.items() for n in range(len(log))}
+    assert {tp: place.stored() for tp, place in run.places.items()} == {
+        tp: Stored(offset=len(log)) for tp, log in written.items()
+    }
+
+
+def test_open_halves_that_retention_deleted_are_told_once() -> None:
+    place = Place(Stream("model", "m", "request"), Stored(offset=10, open=[2, 5, 7]))
+    assert place.start == 2
+    assert place.lost(2) == 0
+    assert place.lost(6) == 2
+    assert place.meets(6, 0) is False
+    assert place.meets(7, 0) is True
+    assert place.lost(100) == 0
+    assert place.stored() == Stored(offset=10, open=[7])
