@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,8 +12,9 @@ import typer
 
 from govern.bus import open_bus
 from govern.cli._common import OtlpOption, run_until_signal
+from govern.cli._mirror import ConfigOption, PrintConfigOption, configured
 from govern.errors import ConfigError
-from govern.mirror.config import MirrorConfig, load
+from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
 from govern.mirror.seldon.exported import SeldonMetrics
 from govern.mirror.seldon.reader import SeldonReader
@@ -26,7 +26,8 @@ from govern.telemetry.tracing import tracer_provider
 
 
 def seldon_topics(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; see its section `seldon`.")] = None,
+    config: ConfigOption = None,
+    print_config: PrintConfigOption = False,
     bus: Annotated[str | None, typer.Option(help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")] = None,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")] = None,
     sampling_rate: Annotated[float | None, typer.Option(help="Share of inferences to record, 0 to 1.")] = None,
@@ -34,8 +35,9 @@ def seldon_topics(
     otlp: OtlpOption = None,
 ) -> None:
     """Record the inferences in Seldon Core v2's Kafka topics, until SIGTERM or Ctrl-C."""
-    settings = load(
+    settings = configured(
         config,
+        show=print_config,
         flags={
             "bus": bus,
             "namespace": namespace,

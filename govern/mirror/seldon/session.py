@@ -115,7 +115,9 @@ class Session:
             key,
             headers,
             named=named,
-            body_bytes=0 if left_out else config.body_bytes,  # one that is left out is joined all the same, to be counted
+            body_bytes=0
+            if left_out
+            else config.body_bytes,  # one that is left out is joined all the same, to be counted
             kept_headers=config.seldon.headers,
         )
         pair = self._joiner.add(half)

@@ -20,7 +20,7 @@ from govern.bus.protocol import Fenced, UnknownTopic
 from govern.bus.topics import topic
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
-from govern.mirror.recorder import sampled
+from govern.mirror.sampling import point_of
 from tests.mirror.conftest import DEADLINE_S, govern
 from tests.mirror.seldon.conftest import (
     Make,
@@ -175,7 +175,7 @@ async def test_sampling_keeps_the_ids_that_every_capture_keeps(seldon: Seldon, s
     for number in range(60):
         await seldon.call(number)
     config = seldon_config(sampling_rate=0.4)
-    kept = {f"r{number}" for number in range(60) if sampled(f"r{number}", 0.4)}
+    kept = {f"r{number}" for number in range(60) if point_of(f"r{number}") < 0.4}
     assert 0 < len(kept) < 60
     async with reading(config) as registry:
         found = await recorded_within(config, len(kept))
