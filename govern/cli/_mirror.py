@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from govern.errors import ConfigError, MissingExtra
 from govern.mirror.config import MirrorConfig, load_with_sources
 from govern.mirror.effective import as_yaml
 
@@ -17,6 +19,15 @@ ConfigOption = Annotated[
 PrintConfigOption = Annotated[
     bool,
     typer.Option("--print-config", help="Print the configuration in force and where each value is from, and end."),
+]
+
+ServiceOption = Annotated[str | None, typer.Option(help="Name of the inference service.")]
+SpoolOption = Annotated[Path | None, typer.Option("--spool-dir", help="Folder of the spool, on tmpfs.")]
+DiskOption = Annotated[Path | None, typer.Option("--disk-dir", help="Where segments go while the bus is away.")]
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")]
+PodOption = Annotated[str | None, typer.Option(help="Name of the pod; default: the host's name.")]
+BusOption = Annotated[
+    str | None, typer.Option("--bus", help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")
 ]
 
 
@@ -31,3 +42,23 @@ def configured(path: Path | None, *, show: bool, flags: Mapping[str, object]) ->
         typer.echo(as_yaml(loaded), nl=False)
         raise typer.Exit
     return loaded.config
+
+
+def require_bus(settings: MirrorConfig) -> None:
+    """
+    Raises:
+        ConfigError: none is configured.
+    """
+    if not settings.bus:
+        raise ConfigError("bus", why="the shipper needs one", fix="set GOVERN_BUS, --bus or `bus:` in the file")
+
+
+def run(main: Coroutine[object, object, None]) -> None:
+    """Run the main task of a process that carries traffic or ships."""
+    try:
+        from uvloop import new_event_loop
+    except ModuleNotFoundError as error:
+        main.close()
+        raise MissingExtra("mirror", needed_by="govern mirror") from error
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)

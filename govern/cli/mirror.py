@@ -5,25 +5,32 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from govern.bus import open_bus
 from govern.cli._common import OtlpOption
-from govern.cli._mirror import ConfigOption, PrintConfigOption, configured
+from govern.cli._mirror import (
+    BusOption,
+    ConfigOption,
+    DiskOption,
+    NamespaceOption,
+    PodOption,
+    PrintConfigOption,
+    ServiceOption,
+    SpoolOption,
+    configured,
+    require_bus,
+    run,
+)
 from govern.cli.mirror_schema import schema
 from govern.cli.mirror_seldon_topics import seldon_topics
-from govern.errors import ConfigError, MissingExtra
+from govern.cli.mirror_spool import app as spool_app
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.folder import make_private
-from govern.mirror.inspect import inspect_agents, inspect_segments
 from govern.mirror.proxy import Proxy
 from govern.mirror.recorder import open_recorder
 from govern.mirror.shipper import Shipper
@@ -33,16 +40,9 @@ from govern.telemetry.metrics import Metrics
 from govern.telemetry.tracing import tracer_provider
 
 app = typer.Typer(no_args_is_help=True)
-spool_app = typer.Typer(no_args_is_help=True, help="Look into the spool of this pod.")
 app.add_typer(spool_app, name="spool")
 app.command("schema")(schema)
 app.command("seldon-topics")(seldon_topics)
-
-ServiceOption = Annotated[str | None, typer.Option(help="Name of the inference service.")]
-SpoolOption = Annotated[Path | None, typer.Option("--spool-dir", help="Folder of the spool, on tmpfs.")]
-DiskOption = Annotated[Path | None, typer.Option("--disk-dir", help="Where segments go while the bus is away.")]
-NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")]
-PodOption = Annotated[str | None, typer.Option(help="Name of the pod; default: the host's name.")]
 
 
 @app.command()
@@ -78,7 +78,7 @@ def proxy(
         },
     )
     configure(level="INFO", json=not sys.stderr.isatty())
-    _run(_proxy(settings))
+    run(_proxy(settings))
 
 
 async def _proxy(settings: MirrorConfig) -> None:
@@ -104,7 +104,7 @@ def _stop_on_signals() -> asyncio.Event:
 @app.command()
 def ship(
     config: ConfigOption = None,
-    bus: Annotated[str | None, typer.Option(help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")] = None,
+    bus: BusOption = None,
     namespace: NamespaceOption = None,
     service: ServiceOption = None,
     pod: PodOption = None,
@@ -128,10 +128,9 @@ def ship(
             "metrics_listen": metrics_listen,
         },
     )
-    if not settings.bus:
-        raise ConfigError("bus", why="the shipper needs one", fix="set GOVERN_BUS, --bus or `bus:` in the file")
+    require_bus(settings)
     configure(level="INFO", json=not sys.stderr.isatty())
-    _run(_ship(settings, otlp))
+    run(_ship(settings, otlp))
 
 
 async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
@@ -150,62 +149,3 @@ async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
         )
         typer.echo(f"shipping {settings.spool_dir} to {settings.bus}, metrics on {served.url}/metrics", err=True)
         await shipper.run(_stop_on_signals())
-
-
-@spool_app.command("ls")
-def spool_ls(
-    config: ConfigOption = None,
-    spool_dir: SpoolOption = None,
-    disk_dir: DiskOption = None,
-    print_config: PrintConfigOption = False,
-) -> None:
-    """Show the spool's agents and segments."""
-    settings = configured(config, show=print_config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
-    agents = Table("agent", "alive", "seen", "captured", "sampled out", "dropped", title="agents")
-    for agent in inspect_agents(settings.spool_dir):
-        counts = agent.counts
-        agents.add_row(
-            agent.info.agent,
-            "yes" if agent.alive else "no",
-            *(f"{number:,}" for number in (counts.seen, counts.captured, counts.sampled_out, counts.dropped)),
-        )
-    lying = Table("segment", "records from", "bytes", "sealed", title="segments")
-    for segment in inspect_segments(_folders(settings)):
-        header = segment.header
-        lying.add_row(str(segment.path), f"{header.first_seq:,}", f"{header.end:,}", "yes" if header.sealed else "no")
-    Console().print(agents, lying)
-
-
-@spool_app.command("verify")
-def spool_verify(
-    config: ConfigOption = None,
-    spool_dir: SpoolOption = None,
-    disk_dir: DiskOption = None,
-    print_config: PrintConfigOption = False,
-) -> None:
-    """Read every record of the spool and check its checksum; exit 1 when one is damaged."""
-    settings = configured(config, show=print_config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
-    n_records = n_damaged = 0
-    for segment in inspect_segments(_folders(settings)):
-        checked = segment.verify()
-        n_records += checked.n_records
-        for damage in checked.damaged:
-            n_damaged += 1
-            typer.echo(f"{segment.path}: bytes {damage.start} to {damage.stop} are no record", err=True)
-    typer.echo(f"{n_records:,} records are whole, {n_damaged:,} places are damaged")
-    if n_damaged:
-        raise typer.Exit(1)
-
-
-def _folders(settings: MirrorConfig) -> list[Path]:
-    return [settings.spool_dir] + ([settings.disk_dir] if settings.disk_dir else [])
-
-
-def _run(main: Coroutine[object, object, None]) -> None:
-    try:
-        from uvloop import new_event_loop
-    except ModuleNotFoundError as error:
-        main.close()
-        raise MissingExtra("mirror", needed_by="govern mirror") from error
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main)

@@ -4,8 +4,9 @@
 <spool>/<agent>.<number>.seg           segments in memory (tmpfs)
 <disk>/<agent>.<number>.seg            sealed segments that the shipper moved out of memory
 <spool>/spool.id                      the spool's own name, part of the shipper's transactional id
-<spool>/shipper.lock                  held by the one shipper
 <spool>/retired.json                  what dead agents had counted
+
+The one shipper holds a lock (flock) on each of the two folders themselves.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from govern.errors import ArtifactError
 from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
 from govern.mirror.segment import HEADER_BYTES, Damage, Frame, Header, SegmentReader
@@ -82,3 +83,18 @@ def inspect_segments(folders: Sequence[Path]) -> list[InspectedSegment]:
             if header.end > HEADER_BYTES:
                 found.append(InspectedSegment(segment.path, header))
     return found
+
+
+def count_records(path: Path, first_seq: int) -> int:
+    """The segment's records from a seq on; 0 when it is gone meanwhile, or cannot be read.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    with contextlib.suppress(FileNotFoundError, ArtifactError), SegmentReader(path) as reader:
+        header = reader.header()
+        frames = list(InspectedSegment(path, header).frames())
+        if not header.sealed:
+            frames += reader.beyond(max(header.end, HEADER_BYTES))
+        return sum(isinstance(frame, Frame) and frame.seq >= first_seq for frame in frames)
+    return 0

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from opentelemetry.trace import Span, Tracer
@@ -27,6 +27,7 @@ from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics
+from govern.mirror.inspect import count_records
 from govern.mirror.messages import Messages
 from govern.mirror.spill import Spill
 from govern.mirror.tail import Piece, Position, Tail
@@ -51,6 +52,22 @@ _EXPORT_EVERY_S: Final = 0.5
 #: shippers of many pods do not come back at the same moment.
 _BACK_OFF_MIN_S: Final = 0.2
 _BACK_OFF_MAX_S: Final = 10.0
+
+
+class Drained(NamedTuple):
+    """What became of what lay in a spool.
+
+    Attributes:
+        shipped: records that came onto the bus.
+        waiting: records that still lie in the spool.
+        lost: records that cannot be read back.
+        alive: agents that are still writing.
+    """
+
+    shipped: int
+    waiting: int
+    lost: int
+    alive: int
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +129,8 @@ class Shipper:
         self._agents: dict[str, _Agent] = {}
         self._stored: dict[str, Position] = {}
         self._spool_id = ""
-        self._deadline: float | None = None
+        self._n_shipped = 0
+        self._n_lost = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ship until `stop` is set, then what the agents write until they end, for at most `drain_s`.
@@ -121,21 +139,47 @@ class Shipper:
             Unavailable: the folders are not usable, or another shipper works on them.
             BusError: the bus refuses for good (topics with other settings, another holder of our id).
         """
-        for each in self._folders:
-            folder.make_private(each)
-        with _only_shipper(self._config.spool_dir):
+        await self._run(stop, until_agents_end=True)
+
+    async def drain(self) -> Drained:
+        """Ship what lies in the spool now, whether its agents live or not, for at most `drain_s`.
+
+        Raises:
+            Unavailable, BusError: as `run`.
+        """
+        stop = asyncio.Event()
+        stop.set()
+        return await self._run(stop, until_agents_end=False)
+
+    async def _run(self, stop: asyncio.Event, *, until_agents_end: bool) -> Drained:
+        with contextlib.ExitStack() as held:
+            for each in self._folders:
+                folder.make_private(each)
+                held.enter_context(_only_shipper(each))
             self._spool_id = folder.spool_id(self._config.spool_dir)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     beside = [tasks.create_task(self._spill()), tasks.create_task(self._export())]
-                    await self._keep_shipping(stop)
+                    try:
+                        async with asyncio.timeout(None) as limit:
+                            beside.append(tasks.create_task(self._limit(limit, stop)))
+                            await self._keep_shipping(stop, until_agents_end=until_agents_end)
+                    except TimeoutError:
+                        _log.warning("stopped after drain_s; %d records wait in the spool", self._pending())
                     for task in beside:
                         task.cancel()
+                alive = sum(agent.alive() for agent in self._agents.values())
+                return Drained(self._n_shipped, self._pending(), self._n_lost, alive)
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from group  # the first cause ended the others
             finally:
                 self._show()
                 self._forget_agents()
+
+    async def _limit(self, limit: asyncio.Timeout, stop: asyncio.Event) -> None:
+        """Once `stop` is set there are `drain_s` left, whatever is being waited for then."""
+        await stop.wait()
+        limit.reschedule(asyncio.get_running_loop().time() + self._config.drain_s)
 
     async def _spill(self) -> None:
         config = self._config
@@ -150,13 +194,13 @@ class Shipper:
             self._show()
             await asyncio.sleep(_EXPORT_EVERY_S)
 
-    async def _keep_shipping(self, stop: asyncio.Event) -> None:
+    async def _keep_shipping(self, stop: asyncio.Event, *, until_agents_end: bool) -> None:
         back_off_s = _BACK_OFF_MIN_S
         while True:
             began = time.monotonic()
             try:
                 async with self._open_bus() as bus:
-                    await self._ship(bus, stop)
+                    await self._ship(bus, stop, until_agents_end=until_agents_end)
                     return
             except (BusError, OSError) as error:
                 if isinstance(error, BusError) and not error.retriable:
@@ -164,19 +208,10 @@ class Shipper:
                 _log.warning("nothing can be shipped now, records wait in the spool: %s", error)
             if time.monotonic() - began > _BACK_OFF_MAX_S:
                 back_off_s = _BACK_OFF_MIN_S  # it had worked for a while
-            await _set_within(stop, back_off_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
-            if self._out_of_time(stop):
-                _log.warning("stopped while the bus was away; %d records wait in the spool", self._pending())
-                return
+            await asyncio.sleep(back_off_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
             back_off_s = min(2 * back_off_s, _BACK_OFF_MAX_S)
 
-    def _out_of_time(self, stop: asyncio.Event) -> bool:
-        """Whether `drain_s` have passed since `stop` was first seen to be set."""
-        if stop.is_set() and self._deadline is None:
-            self._deadline = time.monotonic() + self._config.drain_s
-        return self._deadline is not None and time.monotonic() > self._deadline
-
-    async def _ship(self, bus: Bus, stop: asyncio.Event) -> None:
+    async def _ship(self, bus: Bus, stop: asyncio.Event, *, until_agents_end: bool) -> None:
         """Ship over one connection."""
         needed = {self._inferences, self._positions}
         await bus.ensure_topics([spec for spec in specs(self._config.namespace) if spec.name in needed])
@@ -184,10 +219,11 @@ class Shipper:
         try:
             await self._restore(bus, transactor)
             idle_s = _IDLE_MIN_S
-            while not self._out_of_time(stop):
+            while True:
                 shipped = await self._round(transactor)
                 if stop.is_set():
-                    if not shipped and not any(agent.alive() for agent in self._agents.values()):
+                    alive = until_agents_end and any(agent.alive() for agent in self._agents.values())
+                    if not shipped and not alive:
                         return
                     await asyncio.sleep(_GATHER_S)
                 elif shipped < _SMALL_BATCH:
@@ -229,9 +265,10 @@ class Shipper:
         for agent, _ in batch:
             corrupt = agent.tail.position.corrupt - agent.committed.corrupt
             if corrupt:
-                self._metrics.corrupt(agent.info, corrupt)
+                self._lost(agent.info, corrupt)
             agent.committed = agent.tail.position
         if records:
+            self._n_shipped += len(records)
             self._count(shipped=records)
         self._delete_shipped()
         await self._take_back(transactor, self._retire(spent))
@@ -320,7 +357,7 @@ class Shipper:
                 lost = counts.captured - agent.committed.next_seq
                 if lost:
                     _log.error("agent %s: its last %d records are lost", name, lost)
-                    self._metrics.corrupt(agent.info, lost)
+                    self._lost(agent.info, lost)
                 try:
                     self._metrics.retire(agent.info, counts)
                 except OSError as error:
@@ -352,8 +389,19 @@ class Shipper:
         }
         self._metrics.update(agents, pending, shipped=shipped)
 
+    def _lost(self, info: AgentInfo, count: int) -> None:
+        self._n_lost += count
+        self._metrics.corrupt(info, count)
+
     def _pending(self) -> int:
-        return sum(agent.counts().captured - agent.committed.next_seq for agent in self._agents.values())
+        """Records that lie in the spool and are not known to be on the bus."""
+        self._find_agents()
+        return sum(
+            count_records(segment.path, self._agents[segment.agent].committed.next_seq)
+            for each in self._folders
+            for segment in folder.segments(each)
+            if segment.agent in self._agents
+        )
 
     def _forget_agents(self) -> None:
         for agent in self._agents.values():
@@ -362,15 +410,15 @@ class Shipper:
 
 
 @contextlib.contextmanager
-def _only_shipper(spool_dir: Path) -> Iterator[None]:
-    """Hold the spool's shipper lock; the kernel gives it up when the process dies."""
-    fd = os.open(spool_dir / "shipper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _only_shipper(each: Path) -> Iterator[None]:
+    """Hold a lock on a folder of the spool; the kernel gives it up when the process dies."""
+    fd = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
         raise Unavailable(
-            f"spool {spool_dir}",
+            f"spool {each}",
             why="another shipper works on it",
             fix="run one shipper per spool; stop the other one first",
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ from typer.testing import CliRunner
 
 from govern.cli.mirror import app
 from govern.mirror.config import MirrorConfig, json_schema
+from govern.mirror.inspect import inspect_segments
 from govern.mirror.recorder import open_recorder
 from tests.mirror.conftest import govern, segment_files
 from tests.mirror.test_recorder import play
+from tests.mirror.test_shipper import on_the_bus, running
+from tests.services.process import free_port
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +45,65 @@ def test_ls_and_verify_show_a_spool_in_use(make_config: Callable[..., MirrorConf
     assert checked.returncode == 1
     assert checked.stdout == "11 records are whole, 1 places are damaged\n"
     assert f"{segment}: bytes 256 to" in checked.stderr
+
+
+async def test_drain_publishes_what_a_dead_pod_left_on_its_disk_and_says_so(
+    make_config: Callable[..., MirrorConfig], spool_dir: Path, embedded_url: str, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir(mode=0o700)
+    config = make_config(bus=embedded_url)
+    recorder = open_recorder(config)
+    for _ in range(30):
+        play(recorder, body=b"x" * 3000)
+    recorder.close()
+    first, *rest = segment_files(spool_dir)
+    shutil.move(first, disk / first.name)
+    shutil.rmtree(spool_dir)  # the memory went with the pod, and what was in it
+    assert rest
+    n_left = 0
+    for segment in inspect_segments([disk]):
+        n_left += segment.verify().n_records
+    options = ["--spool-dir", str(spool_dir), "--disk-dir", str(disk)]
+    assert f"{disk} holds " in run("spool", "ls", *options).stdout
+    away = run("spool", "drain", *options, "--bus", f"kafka://127.0.0.1:{free_port()}", "--drain-s", "0.5")
+    assert away.returncode == 1
+    assert away.stdout == f"0 records are on the bus now, {n_left} wait in the spool, 0 could not be read\n"
+    drained = run("spool", "drain", *options, "--bus", embedded_url)
+    assert drained.returncode == 0, drained.stderr
+    assert drained.stdout == f"{n_left} records are on the bus now, 0 wait in the spool, 0 could not be read\n"
+    assert [record.capture.seq for _, record in await on_the_bus(config)] == list(range(n_left))
+    assert list(disk.iterdir()) == []
+    assert not spool_dir.exists()
+    again = run("spool", "drain", *options, "--bus", embedded_url)
+    assert again.stdout == "0 records are on the bus now, 0 wait in the spool, 0 could not be read\n"
+
+
+async def test_drain_beside_an_agent_that_writes_ends_without_waiting_for_it(
+    make_config: Callable[..., MirrorConfig], spool_dir: Path, embedded_url: str
+) -> None:
+    config = make_config(bus=embedded_url)
+    recorder = open_recorder(config)
+    for expected in ("3", "4"):
+        for _ in range(int(expected)):
+            play(recorder)
+        drained = run("spool", "drain", "--spool-dir", str(spool_dir), "--bus", embedded_url)
+        assert drained.stdout.startswith(f"{expected} records are on the bus now, 0 wait"), drained.stderr
+        assert drained.stdout.endswith("1 agents are still writing\n")
+    recorder.close()
+    assert [record.capture.seq for _, record in await on_the_bus(config)] == list(range(7))
+
+
+async def test_drain_is_refused_while_a_shipper_works_on_either_folder(
+    make_config: Callable[..., MirrorConfig], spool_dir: Path, embedded_url: str, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    with running(make_config(bus=embedded_url), tmp_path / "shipper.log", disk_dir=disk):
+        for folder in (spool_dir, tmp_path / "another"):
+            options = ["--spool-dir", str(folder), "--disk-dir", str(disk), "--bus", embedded_url]
+            refused = run("spool", "drain", *options)
+            assert refused.returncode == 1
+            assert "another shipper works on it" in refused.stderr
 
 
 def test_ship_without_a_bus_and_with_a_wrong_one_says_what_to_set(spool_dir: Path) -> None:

@@ -148,7 +148,7 @@ async def test_records_arrive_in_order_with_their_keys_and_the_spool_is_empty_af
     assert headers["ce_type"] == b"io.govern.inference.v1"
     assert headers["ce_source"] == b"/govern/mirror/pod-1"
     assert headers["traceparent"] == PARENT.encode()
-    assert sorted(path.name for path in spool_dir.iterdir()) == ["retired.json", "shipper.lock", "spool.id"]
+    assert sorted(path.name for path in spool_dir.iterdir()) == ["retired.json", "spool.id"]
     assert await positions(config) == {}
     assert total(registry, "capture_shipped_total") == total(registry, "capture_captured_total") == 300
     assert total(registry, "spool_pending_records") == 0
