@@ -49,7 +49,7 @@ app.command("seldon-topics")(seldon_topics)
 def proxy(
     config: ConfigOption = None,
     listen: Annotated[str | None, typer.Option(help="host:port to accept requests on.")] = None,
-    upstream: Annotated[str | None, typer.Option(help="http://host:port of the model server.")] = None,
+    upstream: Annotated[str | None, typer.Option(help="http:// or https://host:port of the model server.")] = None,
     namespace: NamespaceOption = None,
     service: ServiceOption = None,
     model: Annotated[str | None, typer.Option(help="Model; default: as the request's path names it.")] = None,
@@ -85,7 +85,8 @@ async def _proxy(settings: MirrorConfig) -> None:
     host, _ = settings.listen_address
 
     def started(port: int) -> None:
-        typer.echo(f"listening on http://{host}:{port}, relaying to {settings.upstream}", err=True)
+        scheme = "https" if settings.tls.cert else "http"
+        typer.echo(f"listening on {scheme}://{host}:{port}, relaying to {settings.upstream}", err=True)
 
     recorder = open_recorder(settings)
     try:

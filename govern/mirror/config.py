@@ -22,6 +22,7 @@ from govern.mirror.loading import Loaded, read
 from govern.mirror.sampling import SamplingConfig
 from govern.mirror.segment import HEADER_BYTES, frame_bytes
 from govern.mirror.seldon.config import SeldonConfig
+from govern.mirror.tls import TlsConfig
 
 #: What a record takes beside its two bodies: ids, path and content types, each of bounded length, and field names.
 RECORD_OVERHEAD_BYTES: Final = 16 * 1024
@@ -49,10 +50,14 @@ class Rule(BaseModel):
         return value
 
 
-#: KServe V1 (predict, explain) and Open Inference Protocol V2 (infer, with or without a version).
+#: KServe V1 (predict, explain) and Open Inference Protocol V2 (infer, with or without a version); Seldon Core v1, as
+#: its containers are called and as its ingress is; OpenAI's API, also below the prefix that KServe puts before it. The
+#: paths of the last two name no model.
 DEFAULT_RULES: Final = (
     Rule(path=r"/v1/models/(?P<model>[^/:]+):(predict|explain)", protocol="v1"),
     Rule(path=r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/infer", protocol="v2"),
+    Rule(path=r"(/seldon/[^/]+/[^/]+)?/api/v(0\.1|1\.0)/predictions", protocol="seldon-v1"),
+    Rule(path=r"(/openai)?/v1/(chat/completions|completions|embeddings)", protocol="openai"),
 )
 
 
@@ -62,7 +67,9 @@ class MirrorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str = Field(default="0.0.0.0:8080", description="host:port on which the proxy accepts requests.")
-    upstream: str = Field(default="http://127.0.0.1:8000", description="http://host:port of the model server.")
+    upstream: str = Field(
+        default="http://127.0.0.1:8000", description="http:// or https://host:port of the model server."
+    )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Longest wait for a connection to the upstream.")
     upstream_idle_s: float = Field(
         default=4.0,
@@ -71,6 +78,8 @@ class MirrorConfig(BaseModel):
         "so that a request never meets a connection that the server is closing.",
     )
     drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: longest wait for requests under way.")
+
+    tls: TlsConfig = Field(default=TlsConfig(), description="TLS of the proxy, on both of its sides.")
 
     namespace: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Names the topics.")
     service: str = Field(default="model", min_length=1, max_length=253, description="The inference service.")
@@ -124,8 +133,8 @@ class MirrorConfig(BaseModel):
     @classmethod
     def _upstream(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise ValueError("give http://host:port, without a path")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise ValueError("give http://host:port or https://host:port, without a path")
         _ = parts.port
         return value
 
@@ -133,6 +142,14 @@ class MirrorConfig(BaseModel):
     @classmethod
     def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.lower() for name in value)
+
+    @model_validator(mode="after")
+    def _tls_of_upstream(self) -> Self:
+        if self.tls.of_upstream and not self.upstream_is_https:
+            raise ValueError(
+                f"upstream: tls.{self.tls.of_upstream[0]} is for an https upstream; give https://host:port"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -163,7 +180,11 @@ class MirrorConfig(BaseModel):
     @property
     def upstream_address(self) -> tuple[str, int]:
         parts = urlsplit(self.upstream)
-        return parts.hostname or "", parts.port or 80
+        return parts.hostname or "", parts.port or (443 if self.upstream_is_https else 80)
+
+    @property
+    def upstream_is_https(self) -> bool:
+        return urlsplit(self.upstream).scheme == "https"
 
 
 def split_address(value: str) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.http1 import ClientConnection
 from govern.mirror.recorder import Recorder
+from govern.mirror.tls import towards_clients, towards_upstream
 from govern.mirror.upstream import UpstreamPool
 
 _log: Final = logging.getLogger(__name__)
@@ -43,10 +44,19 @@ class Proxy:
 
         Raises:
             Unavailable: the address cannot be listened on.
+            ConfigError: a file of the section `tls` cannot be used.
         """
-        host, port = self._config.upstream_address
+        config = self._config
+        host, port = config.upstream_address
+        inward = towards_clients(config.tls)
+        outward = towards_upstream(config.tls) if config.upstream_is_https else None
         pool = UpstreamPool(
-            host, port, connect_timeout_s=self._config.connect_timeout_s, idle_s=self._config.upstream_idle_s
+            host,
+            port,
+            connect_timeout_s=config.connect_timeout_s,
+            idle_s=config.upstream_idle_s,
+            tls=outward.context if outward else None,
+            tls_name=config.tls.upstream_name or host,
         )
         listening = self._bind()
         async with asyncio.TaskGroup() as tasks:
@@ -57,15 +67,19 @@ class Proxy:
                     self._recorder, pool, spawn=spawn, clients=self._clients, on_gone=self._gone.set
                 )
 
-            server = await asyncio.get_running_loop().create_server(accept, sock=listening, backlog=_BACKLOG)
-            sweeper = tasks.create_task(pool.close_stale())
+            server = await asyncio.get_running_loop().create_server(
+                accept, sock=listening, backlog=_BACKLOG, ssl=inward.context if inward else None
+            )
+            chores = [tasks.create_task(pool.close_stale())]
+            chores += [tasks.create_task(side.keep_fresh(config.tls.reload_s)) for side in (inward, outward) if side]
             try:
                 started(listening.getsockname()[1])
                 await stop.wait()
             finally:
                 server.close()
                 await self._drain()
-                sweeper.cancel()
+                for chore in chores:
+                    chore.cancel()
                 pool.close()
 
     def _bind(self) -> socket.socket:

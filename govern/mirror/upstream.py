@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -184,13 +185,26 @@ class UpstreamPool:
 
     Args:
         idle_s: how long an unused connection is kept.
+        tls: None = plain HTTP.
+        tls_name: the name that the server's certificate must carry, which SNI asks for.
     """
 
-    def __init__(self, host: str, port: int, *, connect_timeout_s: float, idle_s: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        connect_timeout_s: float,
+        idle_s: float,
+        tls: ssl.SSLContext | None = None,
+        tls_name: str = "",
+    ) -> None:
         self._host = host
         self._port = port
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
+        self._tls = tls
+        self._tls_name = tls_name if tls else None
         self._idle: deque[UpstreamConnection] = deque()
         self._down = False
         self._loop = asyncio.get_running_loop()
@@ -214,13 +228,19 @@ class UpstreamPool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self._forget), self._host, self._port
+                    lambda: UpstreamConnection(self._forget),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._tls_name,
                 )
         except (OSError, TimeoutError) as error:
             unavailable = Unavailable(
                 f"upstream {self._host}:{self._port} does not answer",
                 why=str(error) or f"no connection within {self._connect_timeout_s} s",
-                fix="check that the model server runs and listens there (upstream)",
+                fix="check the model server's certificate and the section tls"
+                if isinstance(error, ssl.SSLError)
+                else "check that the model server runs and listens there (upstream)",
             )
             if not self._down:  # one line for an outage, not one for each request
                 self._down = True

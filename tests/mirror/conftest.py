@@ -110,8 +110,8 @@ async def start_proxy(make_config: Callable[..., MirrorConfig]) -> AsyncIterator
     """`await start_proxy(upstream_port, **config)`: a proxy in this event loop."""
     running: list[Running] = []
 
-    async def start(upstream: int, **values: object) -> Running:
-        config = make_config(upstream=f"http://127.0.0.1:{upstream}", **values)
+    async def start(upstream: int, /, **values: object) -> Running:
+        config = make_config(**{"upstream": f"http://127.0.0.1:{upstream}"} | values)
         recorder = open_recorder(config)
         stop = asyncio.Event()
         port: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -100,7 +100,7 @@ def test_every_field_is_documented_and_the_defaults_are_valid() -> None:
         ("sampling_rate: 1.5\n", "mirror.yaml:1: sampling_rate", "less than or equal to 1"),
         ("service: a\nlisten: nowhere\n", "mirror.yaml:2: listen", "host:port"),
         ("listen: 0.0.0.0:70000\n", "listen", "65535"),
-        ("upstream: https://a\n", "upstream", "http://host:port"),
+        ("upstream: ftp://a\n", "upstream", "http://host:port"),
         ("upstream: http://a:b\n", "upstream", "Port"),
         ("namespace: a.b\n", "namespace", "pattern"),
         ("endpoint: blue\n", "endpoint", "canary"),
