@@ -103,12 +103,13 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._tunnel and self._turns:
-            self._turns[0].half_close()
         if self._reading is not None:
             self._reading.abandon("the client closed the connection within its request")
             return False
-        return bool(self._turns)
+        if len(self._turns) == 1:
+            self._turns[0].half_close()
+        # TLS has no half-closed connections: it ends with the client's close_notify.
+        return bool(self._turns) and self.transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._linger is not None:
@@ -168,6 +169,8 @@ class ClientConnection(asyncio.Protocol):
         if self._turns:
             self._turns[0].start()
             self._turns[0].flush()
+            if self._ended and len(self._turns) == 1:
+                self._turns[0].half_close()
         elif self._refusal is not None:
             self._refuse(*self._refusal)
         elif self._draining or self._ended:

@@ -25,6 +25,8 @@ _WAITING_BYTES_MAX: Final = 64 * 1024
 #: When there is no server to send a request to, so much of it is still read, so that the record of the failure holds
 #: the whole request with its digest; a client that sends more is answered in the middle of it.
 _DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
+#: What the record says of an exchange whose client did not wait for its end.
+_GONE: Final = "the client closed the connection before the response was complete"
 
 
 class Client(Protocol):
@@ -86,6 +88,7 @@ class ProxyTurn:
         self._response_complete = False
         self._switched = False
         self._over = False
+        self._client_ended = False
         self._expects_continue = expects_continue
         self._failure: Unavailable | None = None
 
@@ -114,8 +117,18 @@ class ProxyTurn:
     def flush(self) -> None:
         """Write what was sent since, if there is a connection to write to."""
         upstream = self._upstream
-        if upstream is None or not self._waiting:
+        if upstream is None:
             return
+        if self._waiting:
+            self._write(upstream)
+        if self._client_ended and not self._response_complete:
+            if upstream.transport.can_write_eof():
+                upstream.transport.write_eof()
+            else:  # TLS cannot end one direction only
+                self.abandon(_GONE)
+                self._finish_turn(keep_alive=False)
+
+    def _write(self, upstream: UpstreamConnection) -> None:
         data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -156,9 +169,9 @@ class ProxyTurn:
             upstream.transport.abort()
 
     def half_close(self) -> None:
-        """The client of a tunnel will send no more."""
-        if self._upstream is not None and self._upstream.transport.can_write_eof():
-            self._upstream.transport.write_eof()
+        """The client will send no more: it is gone, or only done. The server is told, and does as without us."""
+        self._client_ended = True
+        self.flush()
 
     def pause_upstream(self) -> None:
         if self._upstream is not None:
@@ -206,6 +219,10 @@ class ProxyTurn:
         if self._over:
             return
         if self._switched or self._response_complete:
+            self._finish_turn(keep_alive=False)
+        elif self._client_ended:
+            if self._exchange is not None:
+                self._exchange.finish(_GONE)
             self._finish_turn(keep_alive=False)
         elif self._may_repeat():
             assert self._sent is not None
@@ -292,7 +309,7 @@ class ProxyTurn:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.leave()
-            if self._upstream_keep_alive and self.request_complete and not upstream.spoiled:
+            if self._upstream_keep_alive and self.request_complete and not upstream.spoiled and not self._client_ended:
                 upstream.transport.resume_reading()
                 self._pool.release(upstream)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import itertools
@@ -16,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cramjam
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -50,6 +52,10 @@ SHAPES: dict[str, list[bytes]] = {
     "head of chunked": [request(infer("chunked"), None, method="HEAD")],
     "options": [request("/echo", None, method="OPTIONS")],
     "delete with body": [request("/echo", b"x", method="DELETE")],
+    "put": [request("/echo", BODY, method="PUT")],
+    "patch": [request("/echo", BODY, method="PATCH")],
+    "trace": [request("/echo", None, method="TRACE")],
+    "a method of webdav": [request("/echo", BODY, method="PROPFIND")],
     "http 1.0": [request(infer("echo"), BODY, version="1.0", close=False)],
     "expect": [request(infer("echo"), BODY, headers=["Expect: 100-continue"])],
     "odd headers": [request(infer("echo"), BODY, headers=["X-A: 1", "x-a:2", "X-Empty:", "Cookie: a=b; c=d"])],
@@ -115,9 +121,48 @@ def test_errors_and_empty_answers_are_captured_too(served: Served, shape: str, s
     assert (found.status_code, found.error, found.request.body) == (status, "", BODY)
 
 
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [("gzip", gzip.compress(BODY * 50)), ("br", bytes(cramjam.brotli.compress(BODY * 50)))],
+)
+def test_packed_bodies_pass_and_are_captured_as_they_are(served: Served, coding: str, packed: bytes) -> None:
+    name = f"packed-{uuid.uuid4()}"
+    headers = [f"Content-Encoding: {coding}", f"X-Request-Id: {name}"]
+    data = [request(infer("packed", f"?coding={coding}"), packed, headers=headers)]
+    direct = exchange(served.direct, data)
+    assert direct.endswith(packed)
+    assert exchange(served.proxied, data) == direct
+    found = served.recorded(name)
+    for side in (found.request, found.response):
+        assert (side.body, side.content_encoding, side.size) == (packed, coding, len(packed))
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol", "model"),
+    [
+        ("/v1/models/iris:predict", "v1", "iris"),
+        ("/v2/models/iris/versions/3/infer", "v2", "iris"),
+        ("/api/v1.0/predictions", "seldon-v1", ""),
+        ("/api/v0.1/predictions", "seldon-v1", ""),
+        ("/seldon/bank/credit/api/v1.0/predictions", "seldon-v1", ""),
+        ("/v1/chat/completions", "openai", ""),
+        ("/v1/completions", "openai", ""),
+        ("/openai/v1/chat/completions", "openai", ""),
+        ("/openai/v1/embeddings", "openai", ""),
+    ],
+)
+def test_each_protocols_paths_are_captured_without_a_rule_of_ones_own(
+    served: Served, path: str, protocol: str, model: str
+) -> None:
+    name = f"path-{uuid.uuid4()}"
+    exchange(served.proxied, [request(path, BODY, headers=[f"X-Request-Id: {name}"])])
+    found = served.recorded(name)
+    assert (found.path, found.protocol, found.model) == (path, protocol, model)
+
+
 def test_health_and_metadata_pass_uncaptured(served: Served) -> None:
     name = f"health-{uuid.uuid4()}"
-    for path in ("/v2/health/ready", "/v2/models/income", "/metrics"):
+    for path in ("/v2/health/ready", "/v2/models/income", "/metrics", "/v1/models", "/v1/chat/completions"):
         exchange(served.proxied, [request(path, None, method="GET", headers=[f"X-Request-Id: {name}"])])
     assert name not in [each.request_id for each in records([served.spool_dir])]
 
@@ -142,7 +187,7 @@ def test_tokens_arrive_one_by_one(served: Served) -> None:
 
 
 def test_a_long_upload_passes_whole_with_flat_memory(served: Served) -> None:
-    size, name = 20_000_000, f"long-{uuid.uuid4()}"
+    size, name = 100_000_000, f"long-{uuid.uuid4()}"
     body = os.urandom(1 << 16) * (size // (1 << 16)) + bytes(size % (1 << 16))
     before, most = _private_kib(served.proxy.pid), 0
 
@@ -165,7 +210,7 @@ def test_a_long_upload_passes_whole_with_flat_memory(served: Served) -> None:
 
 
 def test_a_long_download_waits_for_a_slow_reader_with_flat_memory(served: Served) -> None:
-    pieces_, piece = 400, bytes(range(256)) * 256
+    pieces_, piece = 1600, bytes(range(256)) * 256
     name = f"down-{uuid.uuid4()}"
     before, most = _private_kib(served.proxy.pid), 0
     with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
@@ -179,8 +224,8 @@ def test_a_long_download_waits_for_a_slow_reader_with_flat_memory(served: Served
         while rest:
             digest.update(rest)
             size += len(rest)
-            rest = connection.recv(4096)
-            most = max(most, _private_kib(served.proxy.pid)) if size % 1_000_000 < 4096 else most
+            rest = connection.recv(1 << 14)
+            most = max(most, _private_kib(served.proxy.pid)) if size % 1_000_000 < 1 << 14 else most
     assert size == pieces_ * len(piece)
     found = served.recorded(name)
     assert (found.response.size, found.response.sha256) == (size, digest.hexdigest())
@@ -219,12 +264,6 @@ def test_a_client_that_leaves_a_stream_is_captured_with_what_it_got(served: Serv
     assert "client closed the connection" in found.error
 
 
-def test_a_client_that_only_stops_sending_gets_its_answer(served: Served) -> None:
-    data = request(infer("chunked"), BODY, close=False)
-    answer = exchange(served.proxied, [data], end=True)
-    assert answer.endswith(b"0\r\n\r\n")
-
-
 def test_an_early_refusal_reaches_a_client_that_is_still_sending(served: Served) -> None:
     body = bytes(4_000_000)
     name = f"early-{uuid.uuid4()}"
@@ -258,8 +297,12 @@ def test_an_upgrade_offered_by_a_client_that_sends_a_body_is_ignored(served: Ser
     name = f"h2c-{uuid.uuid4()}"
     offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk"]
     data = request(infer("echo"), BODY, headers=[*offer, f"X-Request-Id: {name}"], close=False)
-    answer = exchange(served.proxied, [data[:40], data[40:]], end=True)
-    assert answer.endswith(BODY)
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+        connection.sendall(data[:40])
+        connection.sendall(data[40:])
+        answer = b""
+        while not answer.endswith(BODY):
+            answer += connection.recv(4096)
     assert served.recorded(name).request.body == BODY
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import socket
@@ -274,6 +275,93 @@ async def test_more_than_was_promised_ends_both_connections(start_proxy: Start, 
         assert await ask(proxy.port, request(INFER, BODY, close=False)) == data
     (found,) = records([spool_dir])
     assert found.response.body == b"ok"
+
+
+async def test_a_client_that_leaves_cancels_its_request_at_the_server(start_proxy: Start, spool_dir: Path) -> None:
+    reached, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        reached.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()  # until the proxy closes
+        cancelled.set()
+
+    async with server(serve) as port:
+        proxy = await start_proxy(port)
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(request(INFER, BODY, close=False))
+        async with asyncio.timeout(TIMEOUT_S):
+            await reached.wait()
+            writer.close()
+            await cancelled.wait()
+            while not records([spool_dir]):
+                await asyncio.sleep(0.01)
+    (found,) = records([spool_dir])
+    assert (found.request.body, found.status_code) == (BODY, 0)
+    assert "client closed the connection" in found.error
+
+
+async def test_a_client_that_only_stops_sending_gets_its_answer_from_a_server_that_gives_one(
+    start_proxy: Start, spool_dir: Path
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        assert await reader.read() == b""  # the end is passed on
+        writer.write(answer)
+
+    async with server(serve) as port:
+        proxy = await start_proxy(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(request(INFER, BODY, close=False))
+        writer.write_eof()
+        async with asyncio.timeout(TIMEOUT_S):
+            assert await reader.read() == answer
+        writer.close()
+    (found,) = records([spool_dir])
+    assert (found.status_code, found.error) == (200, "")
+
+
+async def test_a_server_that_does_not_read_stops_the_client(start_proxy: Start, spool_dir: Path) -> None:
+    body = bytes(64_000_000)
+    sent = 0
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/other" not in head:
+            await go_on.wait()
+            await reader.readexactly(len(body))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        head, _, _ = request(INFER, body).partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        for at in range(0, len(body), 1 << 16):
+            piece = body[at : at + (1 << 16)]
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    async with server(serve) as port:
+        proxy = await start_proxy(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        sending = asyncio.create_task(send(writer))
+        before, at_rest = -1, 0
+        while at_rest < 20 and not sending.done():  # twenty exchanges of another client's without a byte taken
+            assert (await ask(proxy.port, request("/other", None, method="GET"))).endswith(b"ok")
+            before, at_rest = sent, at_rest + 1 if sent == before else 0
+        assert 0 < sent < len(body) // 2
+        go_on.set()
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await reader.read()).endswith(b"ok")
+            await sending
+        writer.close()
+    (found,) = records([spool_dir])
+    assert (found.request.size, found.request.sha256) == (len(body), hashlib.sha256(body).hexdigest())
 
 
 async def test_each_exchange_counts_once_whatever_happens(start_proxy: Start) -> None:

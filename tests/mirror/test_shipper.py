@@ -101,10 +101,7 @@ def running(config: MirrorConfig, log: Path, *, disk_dir: Path | None = None) ->
     """A shipper process and the address of its metrics."""
     port = free_port()
     file = log.with_suffix(".yaml")
-    file.write_text(
-        f"spool_bytes: {config.spool_bytes}\nsegment_bytes: {config.segment_bytes}\nbody_bytes: 16384\n"
-        f"drain_s: {config.drain_s}\n"
-    )
+    file.write_text(f"spool_bytes: {config.spool_bytes}\nsegment_bytes: {config.segment_bytes}\nbody_bytes: 16384\n")
     process = Process(
         govern(
             *("mirror", "ship", "--config", str(file), "--bus", config.bus, "--namespace", config.namespace),

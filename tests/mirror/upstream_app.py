@@ -40,6 +40,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             data = await whole_request()
             await start(200, content_length=str(len(data)), content_type="application/json", x_method=scope["method"])
             await body(data)
+        case "packed":
+            data = await whole_request()
+            await start(200, content_length=str(len(data)), content_encoding=query["coding"])
+            await body(data)
         case "digest":
             digest, size = hashlib.sha256(), 0
             while True:
