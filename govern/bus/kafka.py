@@ -17,6 +17,7 @@ from govern.bus.kafka_group import KafkaSubscription
 from govern.bus.kafka_producer import KafkaProducer, KafkaTransactor
 from govern.bus.kafka_reader import KafkaReader
 from govern.bus.protocol import (
+    MAX_MESSAGE_BYTES,
     Message,
     Outgoing,
     Partition,
@@ -42,6 +43,9 @@ _REPLICAS: Final = 3
 #: default closes one after a week: these settings keep the reading short.
 _COMPACTED: Final = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
 
+#: What Kafka counts beside a message's key, value and headers: the head of its batch and its lengths.
+_BATCH_OVERHEAD_BYTES: Final = 1024
+
 #: How often to look whether a topic just created has become known, seconds.
 _LOOK_S: Final = 0.05
 
@@ -53,6 +57,7 @@ class KafkaBus:
         client_id: by what name the broker's log and quotas know this process.
         timeout_s: how long a call waits for the broker before it raises a retriable `BusError`.
         session_timeout_s: after how long a member that has died loses its partitions.
+        message_bytes: the longest message to send.
     """
 
     def __init__(
@@ -62,11 +67,13 @@ class KafkaBus:
         client_id: str = "govern",
         timeout_s: float = TIMEOUT_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
+        message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._timeout_s = timeout_s
         self._session_timeout_s = session_timeout_s
+        self._message_bytes = message_bytes
         self._counts: dict[str, int] = {}
         self._handed_out = weakref.WeakSet[KafkaTransactor | KafkaSubscription]()
         self._producer: KafkaProducer | None = None
@@ -102,11 +109,15 @@ class KafkaBus:
                 while not {spec.name for spec in specs} <= existing.keys():
                     await asyncio.sleep(_LOOK_S)
                     existing = await self._describe()
-            compacted = await self._compacted([spec.name for spec in specs])
+            settings = await self._settings([spec.name for spec in specs])
         for spec in specs:
-            count, compact = existing[spec.name], spec.name in compacted
-            if count < spec.partitions or compact != spec.compacted:
-                raise TopicMismatch.between(spec, partitions=count, compacted=compact)
+            count, (policies, message_bytes) = existing[spec.name], settings[spec.name]
+            compacted, aged = "compact" in policies, "delete" in policies
+            # A compacted topic that is also deleted by age forgets its state.
+            if count < spec.partitions or (compacted, aged) != (spec.compacted, not spec.compacted):
+                raise TopicMismatch.between(spec, partitions=count, compacted=compacted, aged=aged)
+            if message_bytes < spec.message_bytes:
+                raise TopicMismatch.too_small(spec, message_bytes=message_bytes)
 
     async def partitions(self, topic: str) -> int:
         if topic not in self._counts:
@@ -122,7 +133,11 @@ class KafkaBus:
         async with self._starting:
             if self._producer is None:
                 self._producer = await KafkaProducer.start(
-                    self._bootstrap, self.partitions, client_id=self._client_id, timeout_s=self._timeout_s
+                    self._bootstrap,
+                    self.partitions,
+                    client_id=self._client_id,
+                    timeout_s=self._timeout_s,
+                    message_bytes=self._message_bytes,
                 )
             producer = self._producer
         try:
@@ -139,6 +154,7 @@ class KafkaBus:
             self.partitions,
             client_id=self._client_id,
             timeout_s=self._timeout_s,
+            message_bytes=self._message_bytes,
             transactional_id=transactional_id,
         )
         transactor = KafkaTransactor(producer, transactional_id)
@@ -199,7 +215,7 @@ class KafkaBus:
                 name=spec.name,
                 num_partitions=spec.partitions,
                 replication_factor=min(_REPLICAS, len(brokers)),
-                topic_configs=_COMPACTED if spec.compacted else {"retention.ms": str(spec.retention_ms or -1)},
+                topic_configs=_configs(spec),
             )
             for spec in specs
         ]
@@ -209,11 +225,21 @@ class KafkaBus:
             if code not in (0, TopicAlreadyExistsError.errno):
                 raise for_code(code)(name)
 
-    async def _compacted(self, topics: Sequence[str]) -> frozenset[str]:
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": ""}) for name in topics]
-        compacted = set()
+    async def _settings(self, topics: Sequence[str]) -> dict[str, tuple[frozenset[str], int]]:
+        """Topic -> its cleanup policies and the longest message that it takes, as they are in force."""
+        wanted = {"cleanup.policy": "", "max.message.bytes": ""}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in topics]
+        found = {}
         for response in await self._admin.describe_configs(resources):
             for _error, _why, _kind, name, entries in response.resources:
-                if any(key == "cleanup.policy" and "compact" in value for key, value, *_ in entries):
-                    compacted.add(name)
-        return frozenset(compacted)
+                values = {key: value for key, value, *_ in entries}
+                policies = frozenset(policy.strip() for policy in values["cleanup.policy"].split(","))
+                found[name] = (policies, int(values["max.message.bytes"]))
+        return found
+
+
+def _configs(spec: TopicSpec) -> dict[str, str]:
+    configs = _COMPACTED if spec.compacted else {"retention.ms": str(spec.retention_ms or -1)}
+    if spec.message_bytes > MAX_MESSAGE_BYTES:
+        configs = {**configs, "max.message.bytes": str(spec.message_bytes + _BATCH_OVERHEAD_BYTES)}
+    return configs

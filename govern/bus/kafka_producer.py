@@ -18,8 +18,8 @@ from govern.bus.protocol import BusError, Outgoing, Partition, Transaction, Unkn
 #: What one batch of a partition is filled up to, bytes: a quarter of the largest request that brokers take.
 _BATCH_BYTES: Final = 256 * 1024
 
-#: The largest message that brokers take unless told otherwise (message.max.bytes = 1,048,588, headers included).
-MAX_MESSAGE_BYTES: Final = 1_000_000
+#: The largest request to a broker: aiokafka's default, and Kafka's for a batch.
+_REQUEST_BYTES: Final = 1024 * 1024
 
 #: A transaction left open by a process that died holds back the readers of its partitions; the broker ends it after
 #: this time, unless the next holder of its id comes first. Long enough for the slowest window's verdicts.
@@ -41,11 +41,14 @@ class KafkaProducer:
     (An idempotent producer numbers its batches per partition: once one is refused, the ones after it are out of order.)
     """
 
-    def __init__(self, producer: AIOKafkaProducer, partitions: Partitions, *, name: str, timeout_s: float) -> None:
+    def __init__(
+        self, producer: AIOKafkaProducer, partitions: Partitions, *, name: str, timeout_s: float, message_bytes: int
+    ) -> None:
         self._producer = producer
         self._partitions = partitions
         self._name = name
         self._timeout_s = timeout_s
+        self._message_bytes = message_bytes
 
     @classmethod
     async def start(
@@ -55,6 +58,7 @@ class KafkaProducer:
         *,
         client_id: str,
         timeout_s: float,
+        message_bytes: int,
         transactional_id: str | None = None,
     ) -> Self:
         """Connect. With an id: fence its earlier holders, and wait until their last transaction has ended.
@@ -69,6 +73,7 @@ class KafkaProducer:
             enable_idempotence=True,
             compression_type="zstd",
             max_batch_size=_BATCH_BYTES,
+            max_request_size=max(_REQUEST_BYTES, message_bytes + _BATCH_BYTES),
             transactional_id=transactional_id,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
         )
@@ -79,7 +84,7 @@ class KafkaProducer:
         except BaseException:
             await _discard(producer)
             raise
-        return cls(producer, partitions, name=name, timeout_s=timeout_s)
+        return cls(producer, partitions, name=name, timeout_s=timeout_s, message_bytes=message_bytes)
 
     async def send(self, topic: str, messages: Sequence[Outgoing]) -> list[asyncio.Future[object]]:
         """Hand messages to the sender; the futures, one per batch, are done when the broker has them."""
@@ -87,8 +92,8 @@ class KafkaProducer:
         by_partition: dict[int, list[Outgoing]] = {}
         for message in messages:
             size = len(message.key) + len(message.value or b"") + sum(len(k) + len(v) for k, v in message.headers)
-            if size > MAX_MESSAGE_BYTES:
-                raise too_large(topic, why=f"a message has {size:,} bytes; the limit is {MAX_MESSAGE_BYTES:,}")
+            if size > self._message_bytes:
+                raise too_large(topic, why=f"a message has {size:,} bytes; the limit is {self._message_bytes:,}")
             number = partition_of(message.key, count) if message.partition is None else message.partition
             if not 0 <= number < count:
                 raise UnknownTopic.named(f"{topic}, partition {number}")

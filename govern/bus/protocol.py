@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import msgspec
 
 from govern.errors import GovernError
+
+#: The largest message that brokers take unless told otherwise (Kafka: message.max.bytes = 1,048,588, headers included).
+MAX_MESSAGE_BYTES: Final = 1_000_000
 
 
 class Partition(NamedTuple):
@@ -32,12 +35,14 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         compacted: keep only the newest message of each key (state), instead of deleting by age.
         retention_ms: how long a message of a non-compacted topic is kept; None = for ever.
+        message_bytes: the longest message that it must take; 0 = what the bus takes by itself.
     """
 
     name: str
     partitions: int = 1
     compacted: bool = False
     retention_ms: int | None = None
+    message_bytes: int = 0
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,20 +127,36 @@ class MessageTooLarge(BusError):
 
 
 class TopicMismatch(BusError):
-    """A topic exists with other settings than the ones needed (partitions, compaction)."""
+    """A topic exists with other settings than the ones needed (partitions, compaction, size of a message)."""
 
     code = "topic-mismatch"
     retriable = False
 
     @classmethod
-    def between(cls, wanted: TopicSpec, *, partitions: int, compacted: bool) -> Self:
-        def described(count: int, compact: bool) -> str:
-            return f"{count} partition{'s' * (count != 1)}, {'compacted' if compact else 'deleted by age'}"
+    def between(cls, wanted: TopicSpec, *, partitions: int, compacted: bool, aged: bool | None = None) -> Self:
+        """
+        Args:
+            aged: whether it is deleted by age; None = if it is not compacted.
+        """
 
+        def described(count: int, compact: bool, age: bool) -> str:
+            policy = " and ".join(name for name, on in (("compacted", compact), ("deleted by age", age)) if on)
+            return f"{count} partition{'s' * (count != 1)}, {policy}"
+
+        found = described(partitions, compacted, not compacted if aged is None else aged)
+        needed = described(wanted.partitions, wanted.compacted, not wanted.compacted)
         return cls(
             f"topic {wanted.name}",
-            why=f"it has {described(partitions, compacted)}; needed: {described(wanted.partitions, wanted.compacted)}",
+            why=f"it has {found}; needed: {needed}",
             fix="alter the topic, or use another namespace",
+        )
+
+    @classmethod
+    def too_small(cls, wanted: TopicSpec, *, message_bytes: int) -> Self:
+        return cls(
+            f"topic {wanted.name}",
+            why=f"it takes messages of {message_bytes:,} bytes; needed: {wanted.message_bytes:,}",
+            fix=f"set the topic's max.message.bytes to {wanted.message_bytes} or more, or lower message_bytes",
         )
 
 
@@ -222,7 +243,7 @@ class Bus(Protocol):
         """Create what is missing; existing topics are checked.
 
         Raises:
-            TopicMismatch: a topic exists with fewer partitions, or with another cleanup policy.
+            TopicMismatch: a topic exists with fewer partitions, with another cleanup policy, or for shorter messages.
         """
         ...
 

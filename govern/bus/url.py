@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from govern.bus.protocol import Bus
+from govern.bus.protocol import MAX_MESSAGE_BYTES, Bus
 from govern.errors import ConfigError
 
 
-def open_bus(url: str, *, client_id: str = "govern") -> Bus:
+def open_bus(url: str, *, client_id: str = "govern", message_bytes: int = MAX_MESSAGE_BYTES) -> Bus:
     """The bus that a URL names: `kafka://host:port[,host:port...]` or `embedded:///absolute/file.db`.
 
     The connection is made when the bus is entered.
+
+    Args:
+        message_bytes: the longest message to send to Kafka.
 
     Raises:
         ConfigError: the URL names neither.
@@ -21,7 +24,7 @@ def open_bus(url: str, *, client_id: str = "govern") -> Bus:
     if parts.scheme == "kafka" and parts.netloc:
         from govern.bus.kafka import KafkaBus
 
-        return KafkaBus(parts.netloc, client_id=client_id)
+        return KafkaBus(parts.netloc, client_id=client_id, message_bytes=message_bytes)
     if parts.scheme == "embedded" and parts.path.startswith("/"):
         from govern.bus.embedded import EmbeddedBus
 

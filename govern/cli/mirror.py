@@ -144,7 +144,7 @@ async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
         stack.callback(provider.shutdown)
         shipper = Shipper(
             settings,
-            open_bus=lambda: open_bus(settings.bus, client_id="govern-shipper"),
+            open_bus=lambda: open_bus(settings.bus, client_id="govern-shipper", message_bytes=settings.message_bytes),
             metrics=CaptureMetrics(Metrics(registry), registry.updating, settings.spool_dir),
             tracer=provider.get_tracer("govern.mirror") if otlp else None,
         )

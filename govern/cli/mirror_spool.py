@@ -112,7 +112,7 @@ async def _drain(settings: MirrorConfig) -> None:
     with _spool_of(settings) as spool:
         drained = await Shipper(
             spool,
-            open_bus=lambda: open_bus(settings.bus, client_id="govern-shipper"),
+            open_bus=lambda: open_bus(settings.bus, client_id="govern-shipper", message_bytes=settings.message_bytes),
             metrics=CaptureMetrics(Metrics(registry), registry.updating, spool.spool_dir),
         ).drain()
     typer.echo(described(drained))

@@ -214,7 +214,13 @@ class Shipper:
     async def _ship(self, bus: Bus, stop: asyncio.Event, *, until_agents_end: bool) -> None:
         """Ship over one connection."""
         needed = {self._inferences, self._positions}
-        await bus.ensure_topics([spec for spec in specs(self._config.namespace) if spec.name in needed])
+        await bus.ensure_topics(
+            [
+                msgspec.structs.replace(spec, message_bytes=self._config.message_bytes)
+                for spec in specs(self._config.namespace)
+                if spec.name in needed
+            ]
+        )
         transactor = await bus.transactor(f"govern.shipper.{self._spool_id}")
         try:
             await self._restore(bus, transactor)

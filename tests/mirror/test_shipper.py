@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from govern.bus import Message, Partition, open_bus
+from govern.bus import Message, Partition, TopicSpec, open_bus
+from govern.bus.protocol import BusError
 from govern.bus.topics import key, topic
 from govern.codecs.cloudevents import from_message
 from govern.errors import Unavailable
@@ -34,6 +35,7 @@ from govern.mirror.shipper import Shipper
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics
 from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, exchange, govern, request, segment_files, until
+from tests.services.kafka import Kafka
 from tests.services.process import Process, free_port
 
 MakeConfig = Callable[..., MirrorConfig]
@@ -419,3 +421,22 @@ async def test_a_second_shipper_is_refused(make_config: MakeConfig, embedded_url
     finally:
         stop.set()
         await task
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_takes_shorter_messages_than_records_is_refused_and_the_records_stay(
+    make_config: MakeConfig, kafka: Kafka, unique: str, spool_dir: Path
+) -> None:
+    config = make_config(bus=kafka.url, namespace=unique)
+    async with open_bus(config.bus) as bus:
+        await bus.ensure_topics([TopicSpec(name=topic(unique, "inferences"), partitions=4)])
+    recorder = open_recorder(config)
+    capture(recorder, "r0")
+    recorder.close()
+    too_long = make_config(bus=kafka.url, namespace=unique, message_bytes=2_000_000)
+    with pytest.raises(BusError, match=topic(unique, "inferences")) as caught:
+        await ship_all(too_long)
+    assert "needed: 2,000,000" in caught.value.why
+    assert segment_files(spool_dir) != []
+    await ship_all(config)
+    assert [record.request_id for _, record in await on_the_bus(config)] == ["r0"]
