@@ -27,6 +27,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int = 0
     sha256: str = ""
     headers: dict[str, str] = {}
+    sealed: bytes = b""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

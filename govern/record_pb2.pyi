@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Payload(_message.Message):
-    __slots__ = ("content_type", "content_encoding", "body", "body_ref", "size", "sha256", "headers")
+    __slots__ = ("content_type", "content_encoding", "body", "body_ref", "size", "sha256", "headers", "sealed")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class Payload(_message.Message):
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     content_type: str
     content_encoding: str
     body: bytes
@@ -29,7 +30,8 @@ class Payload(_message.Message):
     size: int
     sha256: str
     headers: _containers.ScalarMap[str, str]
-    def __init__(self, content_type: _Optional[str] = ..., content_encoding: _Optional[str] = ..., body: _Optional[bytes] = ..., body_ref: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    sealed: bytes
+    def __init__(self, content_type: _Optional[str] = ..., content_encoding: _Optional[str] = ..., body: _Optional[bytes] = ..., body_ref: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., sealed: _Optional[bytes] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("rate", "strategy")
