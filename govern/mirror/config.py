@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.loading import Loaded, read
+from govern.mirror.redaction.config import RedactionConfig
 from govern.mirror.sampling import SamplingConfig
 from govern.mirror.segment import HEADER_BYTES, frame_bytes
 from govern.mirror.seldon.config import SeldonConfig
@@ -122,6 +123,7 @@ class MirrorConfig(BaseModel):
     metrics_listen: str = Field(default="127.0.0.1:9464", description="host:port of the shipper's metrics.")
 
     seldon: SeldonConfig = Field(default=SeldonConfig(), description="Recording Seldon Core v2's own Kafka topics.")
+    redaction: RedactionConfig = Field(default=RedactionConfig(), description="What is taken out of records.")
 
     @field_validator("listen", "metrics_listen")
     @classmethod

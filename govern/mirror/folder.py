@@ -5,6 +5,7 @@
 <disk>/<agent>.<number>.seg            sealed segments that the shipper moved out of memory
 <spool>/spool.id                      the spool's own name, part of the shipper's transactional id
 <spool>/retired.json                  what dead agents had counted
+<spool>/key.id                        names the key of encrypted segments: see `cipher`
 
 The one shipper holds a lock (flock) on each of the two folders themselves.
 """
@@ -22,6 +23,7 @@ from typing import Final, NamedTuple
 from govern.errors import Unavailable
 
 _SEGMENT: Final = re.compile(r"(?P<agent>[^.].*)\.(?P<number>[0-9]{10})\.seg")
+_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - the folder made there is private, and checked to be
 
 
@@ -58,6 +60,20 @@ def make_private(folder: Path) -> None:
             why=f"it belongs to user {state.st_uid} with mode {state.st_mode & 0o777:04o}: others could read payloads",
             fix=f"chmod 700 {folder}, or name another folder (spool_dir, disk_dir)",
         )
+
+
+def in_memory(folder: Path) -> bool:
+    """Whether the folder is on tmpfs or ramfs; where that cannot be said (no Linux), it is taken for a disk."""
+    device = os.stat(folder).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    for fields in map(str.split, mounts):  # proc(5): the type follows the field "-"
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1] in _MEMORY
+    return False
 
 
 def segment_path(folder: Path, agent: str, number: int) -> Path:

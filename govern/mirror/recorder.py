@@ -18,6 +18,7 @@ import msgspec
 from govern.ids import uuid7
 from govern.mirror.agent import AgentInfo, agent_name
 from govern.mirror.body import Body, Headers, Hold, text
+from govern.mirror.cipher import FrameCipher, needed_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.rules import Route, Rules
 from govern.mirror.sampling import Fate
@@ -238,7 +239,7 @@ def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
         source: how the inferences come, as `Capture.source` names it.
 
     Raises:
-        Unavailable: the spool's folder is not usable.
+        Unavailable: the spool's folder is not usable, or must be encrypted and there is no memory for its key.
     """
     info = AgentInfo(
         agent=agent_name(config.pod),
@@ -249,7 +250,14 @@ def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
         revision=config.revision,
         endpoint=config.endpoint,
     )
-    spool = SpoolWriter(config.spool_dir, info, segment_bytes=config.segment_bytes, spool_bytes=config.spool_bytes)
+    key = needed_key(config)
+    spool = SpoolWriter(
+        config.spool_dir,
+        info,
+        segment_bytes=config.segment_bytes,
+        spool_bytes=config.spool_bytes,
+        cipher=None if key is None else FrameCipher(key, info.agent),
+    )
     return Recorder(config, spool, source=source)
 
 

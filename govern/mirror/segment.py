@@ -1,21 +1,22 @@
 """One segment of a spool: a pre-sized file that one process appends frames to and another one reads.
 
-Format 1, native byte order (a spool never leaves its machine):
+Format 1 and 2, native byte order (a spool never leaves its machine):
 
     header, 256 bytes
         0   8s   magic "GOVSEG\\r\\n"
-        8   u32  format version
+        8   u32  format version: 2 when frames may have flags, or were written again
         12  u32  length of the agent's name
         16  u64  number of the segment within its agent, 0, 1, 2 ...
         24  u64  seq of the first frame
         32  u64  end: offset after the last whole frame
-        40  u64  1 when sealed: nothing will be appended any more
+        40  u64  bit 0: sealed, nothing will be appended any more; bit 1: written again, so that places within it
+                 are not those of the segment that the agent wrote
         48  ...  the agent's name, ASCII
     frames, each on an 8-byte boundary
         0   u32  marker "GVF1"
         4   u32  length of the payload
-        8   u32  CRC-32 of the seq, the length and the payload
-        12  u32  0
+        8   u32  CRC-32 of the seq, the length, the flags and the payload
+        12  u32  flags: 1 the record is redacted already, 2 the payload is encrypted
         16  u64  seq
         24  ...  payload
 
@@ -29,6 +30,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,6 +38,8 @@ from govern.errors import ArtifactError
 
 MAGIC: Final = b"GOVSEG\r\n"
 FORMAT_VERSION: Final = 1
+#: Of segments with flags, which a release that does not know them must not read.
+FLAGGED_VERSION: Final = 2
 HEADER_BYTES: Final = 256
 
 _HEAD: Final = struct.Struct("=8sIIQQQQ")
@@ -50,6 +54,11 @@ _MARKER: Final = b"GVF1"
 _SEQ_AND_LENGTH: Final = struct.Struct("=QQ")
 FRAME_BYTES: Final = _FRAME.size
 
+REDACTED: Final = 1
+ENCRYPTED: Final = 2
+_SEALED: Final = 1
+_REWRITTEN: Final = 2
+
 
 class Header(NamedTuple):
     """A segment's header as read at one moment."""
@@ -59,6 +68,7 @@ class Header(NamedTuple):
     first_seq: int
     end: int
     sealed: bool
+    rewritten: bool = False
 
 
 class Frame(NamedTuple):
@@ -68,6 +78,7 @@ class Frame(NamedTuple):
     stop: int
     seq: int
     payload: bytes
+    flags: int = 0
 
 
 class Damage(NamedTuple):
@@ -82,8 +93,25 @@ def frame_bytes(payload_bytes: int) -> int:
     return (FRAME_BYTES + payload_bytes + 7) & ~7
 
 
-def _checksum(seq: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_SEQ_AND_LENGTH.pack(seq, len(payload))))
+def _checksum(seq: int, payload: bytes, flags: int) -> int:
+    return zlib.crc32(payload, zlib.crc32(_SEQ_AND_LENGTH.pack(seq, len(payload) | flags << 32)))
+
+
+def rewritten_segment(header: Header, records: Iterable[tuple[int, bytes]]) -> bytes:
+    """A segment in place of a sealed one, with the same name and the same records, redacted.
+
+    Args:
+        records: seq and payload of each.
+    """
+    parts = [bytes(HEADER_BYTES)]
+    for seq, payload in records:
+        head = _FRAME.pack(_MARKER, len(payload), _checksum(seq, payload, REDACTED), REDACTED, seq)
+        parts += [head, payload, bytes(frame_bytes(len(payload)) - FRAME_BYTES - len(payload))]
+    name = header.agent.encode("ascii")
+    end = sum(map(len, parts))
+    head = _HEAD.pack(MAGIC, FLAGGED_VERSION, len(name), header.number, header.first_seq, end, _SEALED | _REWRITTEN)
+    parts[0] = (head + name).ljust(HEADER_BYTES, b"\0")
+    return b"".join(parts)
 
 
 class SegmentWriter:
@@ -93,16 +121,19 @@ class SegmentWriter:
         path: the file, which must not exist.
         size: bytes to reserve. They are allocated now, so that no later store can meet a full file system (on
             tmpfs that would be a SIGBUS).
+        flags: of every frame.
 
     Raises:
         OSError: the file cannot be created, or there is no room for it (ENOSPC); nothing is left behind.
     """
 
-    def __init__(self, path: Path, *, agent: str, number: int, size: int) -> None:
+    def __init__(self, path: Path, *, agent: str, number: int, size: int, flags: int = 0) -> None:
         self.path = path
         self.number = number
         self._end = HEADER_BYTES
         self._size = size
+        self._flags = flags
+        version = FLAGGED_VERSION if flags else FORMAT_VERSION
         name = agent.encode("ascii")
         # Made under a name that nobody reads, so that a segment has its header from the first moment.
         draft = path.with_name(f".{path.name}")
@@ -110,7 +141,7 @@ class SegmentWriter:
         try:
             os.posix_fallocate(fd, 0, size)
             self._map = mmap.mmap(fd, size)
-            _HEAD.pack_into(self._map, 0, MAGIC, FORMAT_VERSION, len(name), number, 0, HEADER_BYTES, 0)
+            _HEAD.pack_into(self._map, 0, MAGIC, version, len(name), number, 0, HEADER_BYTES, 0)
             self._map[_AGENT_AT : _AGENT_AT + len(name)] = name
             draft.rename(path)
         except OSError:
@@ -132,13 +163,14 @@ class SegmentWriter:
             return False
         body = start + FRAME_BYTES
         self._map[body : body + len(payload)] = payload
-        _FRAME.pack_into(self._map, start, _MARKER, len(payload), _checksum(seq, payload), 0, seq)
+        flags = self._flags
+        _FRAME.pack_into(self._map, start, _MARKER, len(payload), _checksum(seq, payload, flags), flags, seq)
         self._end = stop
         self._words[_END_WORD] = stop
         return True
 
     def seal(self) -> None:
-        self._words[_SEALED_WORD] = 1
+        self._words[_SEALED_WORD] = _SEALED
 
     def close(self) -> None:
         self._words.release()
@@ -182,15 +214,15 @@ class SegmentReader:
                 why="it does not begin with the header of one",
                 fix="keep other files out of the spool's folders; move this one away",
             )
-        _, version, length, number, first_seq, end, sealed = _HEAD.unpack_from(data)
-        if version != FORMAT_VERSION:
+        _, version, length, number, first_seq, end, state = _HEAD.unpack_from(data)
+        if version not in (FORMAT_VERSION, FLAGGED_VERSION):
             raise ArtifactError(
                 f"{self.path} has format version {version}",
-                why=f"this release reads version {FORMAT_VERSION}",
+                why=f"this release reads versions {FORMAT_VERSION} and {FLAGGED_VERSION}",
                 fix="let the release that wrote it ship it, then upgrade",
             )
         agent = data[_AGENT_AT : _AGENT_AT + length].decode("ascii", "replace")
-        return Header(agent, number, first_seq, end, bool(sealed))
+        return Header(agent, number, first_seq, end, bool(state & _SEALED), bool(state & _REWRITTEN))
 
     def frames(self, start: int, stop: int, *, max_bytes: int) -> list[Frame | Damage]:
         """The frames in `[start, stop)`, in order, about `max_bytes` of them and at least one.
@@ -230,14 +262,14 @@ def _frame_at(data: bytes, at: int, *, base: int) -> Frame | None:
     """The frame at `data[at:]`; None when there is none, or not all of it."""
     if len(data) < at + FRAME_BYTES:
         return None
-    marker, length, checksum, _, seq = _FRAME.unpack_from(data, at)
+    marker, length, checksum, flags, seq = _FRAME.unpack_from(data, at)
     body = at + FRAME_BYTES
     if marker != _MARKER or body + length > len(data):
         return None
     payload = data[body : body + length]
-    if _checksum(seq, payload) != checksum:
+    if _checksum(seq, payload, flags) != checksum:
         return None
-    return Frame(base + at, base + at + frame_bytes(length), seq, payload)
+    return Frame(base + at, base + at + frame_bytes(length), seq, payload, flags)
 
 
 def _next_frame(data: bytes, damaged: int, *, base: int) -> int:

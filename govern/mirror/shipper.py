@@ -25,10 +25,13 @@ from govern.bus.topics import specs, topic
 from govern.errors import ArtifactError, Unavailable
 from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
+from govern.mirror.cipher import needed_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics
 from govern.mirror.inspect import count_records
+from govern.mirror.leaving import Leaving
 from govern.mirror.messages import Messages
+from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.spill import Spill
 from govern.mirror.tail import Piece, Position, Tail
 from govern.record import Inference
@@ -108,6 +111,9 @@ class Shipper:
         open_bus: makes a new connection; called again after each loss.
         metrics: where to count.
         tracer: emits one span per capture when there is one.
+
+    Raises:
+        ConfigError: the rules of redaction need a key or a file that is missing or unusable.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class Shipper:
         self._config = config
         self._open_bus = open_bus
         self._metrics = metrics
+        self._leaving = Leaving(config, Redactor(config.redaction, body_bytes=config.body_bytes))
         self._messages = Messages(f"/govern/mirror/{config.pod}", tracer)
         disk = () if config.disk_dir is None else (config.disk_dir,)
         self._folders: tuple[Path, ...] = (config.spool_dir, *disk)
@@ -139,6 +146,7 @@ class Shipper:
             Unavailable: the folders are not usable, or another shipper works on them.
             BusError: the bus refuses for good (topics with other settings, another holder of our id).
         """
+        needed_key(self._config)
         await self._run(stop, until_agents_end=True)
 
     async def drain(self) -> Drained:
@@ -185,7 +193,11 @@ class Shipper:
         config = self._config
         if config.disk_dir is not None:
             await Spill(
-                config.spool_dir, config.disk_dir, spool_bytes=config.spool_bytes, disk_bytes=config.disk_bytes
+                config.spool_dir,
+                config.disk_dir,
+                self._leaving,
+                spool_bytes=config.spool_bytes,
+                disk_bytes=config.disk_bytes,
             ).run()
 
     async def _export(self) -> None:
@@ -298,7 +310,9 @@ class Shipper:
                     self._add(segment.agent, None)
 
     def _add(self, name: str, view: AgentView | None) -> None:
-        self._agents[name] = _Agent(name, view, Tail(name, self._folders, self._stored.get(name, Position())))
+        self._agents[name] = _Agent(
+            name, view, Tail(name, self._folders, self._stored.get(name, Position()), self._leaving)
+        )
 
     def _collect(self) -> tuple[list[tuple[_Agent, Piece]], list[_Agent]]:
         """What to publish next, each agent in its turn, and the dead agents of which nothing is left to publish."""
@@ -378,6 +392,7 @@ class Shipper:
             if agent.view is not None:
                 agent.view.path.unlink(missing_ok=True)
             agent.close()
+            self._leaving.forget(name)
             del self._agents[name]
             if agent.committed != Position():
                 gone.append(name)

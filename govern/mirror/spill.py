@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from govern.errors import ArtifactError
 from govern.mirror import folder
-from govern.mirror.segment import SegmentReader
+from govern.mirror.leaving import Leaving
+from govern.mirror.segment import HEADER_BYTES, Damage, SegmentReader, rewritten_segment
 
 _log: Final = logging.getLogger(__name__)
 
@@ -21,6 +25,8 @@ _HIGH_WATER: Final = 0.5
 _EVERY_S: Final = 0.25
 #: How long to leave a disk alone that has refused.
 _REFUSED_S: Final = 5.0
+#: Read and written at a time.
+_PIECE_BYTES: Final = 1 << 20
 _DRAFT: Final = ".moving"
 
 
@@ -34,13 +40,16 @@ class Spill:
     """Keeps the memory folder at most half full, as far as the disk folder has room.
 
     Args:
+        leaving: makes records of frames. Where it redacts or decrypts, segments are written again on their way:
+            what lies on the disk is redacted.
         spool_bytes: the limit of the memory folder.
         disk_bytes: the limit of the disk folder.
     """
 
-    def __init__(self, spool_dir: Path, disk_dir: Path, *, spool_bytes: int, disk_bytes: int) -> None:
+    def __init__(self, spool_dir: Path, disk_dir: Path, leaving: Leaving, *, spool_bytes: int, disk_bytes: int) -> None:
         self._spool_dir = spool_dir
         self._disk_dir = disk_dir
+        self._leaving = leaving
         self._spool_bytes = spool_bytes
         self._disk_bytes = disk_bytes
         self._refused = False
@@ -92,7 +101,10 @@ class Spill:
         """
         draft = self._disk_dir / f"{segment.path.name}{_DRAFT}"
         try:
-            await asyncio.to_thread(_copy, segment.path, draft, segment.end)
+            if self._leaving.redactor.active:
+                await asyncio.to_thread(self._rewrite, segment.path, draft)
+            else:
+                await asyncio.to_thread(_copy, segment.path, draft, segment.end)
             # From here on without a break, so that the shipper, in the same thread, deletes either none or both.
             if not segment.path.exists():
                 draft.unlink()
@@ -107,20 +119,46 @@ class Spill:
         segment.path.unlink()
         return True
 
+    def _rewrite(self, source: Path, target: Path) -> None:
+        """Write a sealed segment again with its records redacted; damage is left out, and shows as a gap in `seq`."""
+        encode = msgspec.msgpack.Encoder().encode
+        records: list[tuple[int, bytes]] = []
+        with SegmentReader(source) as reader:
+            header = reader.header()
+            at = HEADER_BYTES
+            while at < header.end:
+                found = reader.frames(at, header.end, max_bytes=_PIECE_BYTES)
+                at = found[-1].stop
+                for item in found:
+                    record = None if isinstance(item, Damage) else self._leaving.record(header.agent, item)
+                    if record is not None:
+                        records.append((record.capture.seq, encode(record)))
+        data = rewritten_segment(header, records)
+        if folder.held_bytes(self._disk_dir) + len(data) > self._disk_bytes:
+            raise OSError(f"redacted, {source.name} is too long for disk_bytes")
+        with _new_file(target) as fd:
+            _write_all(fd, data)
+            os.fsync(fd)
+
 
 def _copy(source: Path, target: Path, size: int) -> None:
     """Copy the first `size` bytes, and have them on the disk before this returns."""
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with source.open("rb") as data:
-            rest = size
-            while rest > 0:
-                piece = data.read(min(rest, 1 << 20))
-                if not piece:
-                    raise OSError(f"{source} is shorter than its header says")
-                _write_all(fd, piece)
-                rest -= len(piece)
+    with _new_file(target) as fd, source.open("rb") as data:
+        rest = size
+        while rest > 0:
+            piece = data.read(min(rest, _PIECE_BYTES))
+            if not piece:
+                raise OSError(f"{source} is shorter than its header says")
+            _write_all(fd, piece)
+            rest -= len(piece)
         os.fsync(fd)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
     finally:
         os.close(fd)
 

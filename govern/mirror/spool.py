@@ -17,7 +17,8 @@ from typing import Final
 from govern.errors import Unavailable
 from govern.mirror import folder
 from govern.mirror.agent import AgentFile, AgentInfo, Counts
-from govern.mirror.segment import HEADER_BYTES, SegmentWriter, frame_bytes
+from govern.mirror.cipher import FrameCipher
+from govern.mirror.segment import ENCRYPTED, HEADER_BYTES, SegmentWriter, frame_bytes
 
 _log: Final = logging.getLogger(__name__)
 
@@ -36,17 +37,27 @@ class SpoolWriter:
         segment_bytes: size of one segment; a longer record cannot be written and is dropped.
         spool_bytes: what the segments of all agents may take in the folder together. Each agent looks before it
             makes a segment, so agents that look at the same moment can exceed it by one segment each.
+        cipher: encrypts what is appended, where the folder is on a disk.
 
     Raises:
         Unavailable: the folder is not usable, or has no room for the agent's own file.
     """
 
-    def __init__(self, spool_dir: Path, info: AgentInfo, *, segment_bytes: int, spool_bytes: int) -> None:
+    def __init__(
+        self,
+        spool_dir: Path,
+        info: AgentInfo,
+        *,
+        segment_bytes: int,
+        spool_bytes: int,
+        cipher: FrameCipher | None = None,
+    ) -> None:
         folder.make_private(spool_dir)
         self.info = info
         self._folder = spool_dir
         self._segment_bytes = segment_bytes
         self._spool_bytes = spool_bytes
+        self._cipher = cipher
         self._captured = self._sampled_out = self._dropped = 0
         self._next_number = 0
         try:
@@ -88,6 +99,8 @@ class SpoolWriter:
 
     def append(self, payload: bytes) -> bool:
         """Capture a record under `next_seq`; False when there is no room, and it is counted as dropped."""
+        if self._cipher is not None:
+            payload = self._cipher.close(self._captured, payload)
         current = self._current
         if current is None or not current.append(self._captured, payload):
             fits = HEADER_BYTES + frame_bytes(len(payload)) <= self._segment_bytes
@@ -158,7 +171,13 @@ class SpoolWriter:
             if held + self._segment_bytes > self._spool_bytes:
                 raise OSError(f"the segments hold {held} of {self._spool_bytes} bytes (spool_bytes)")
             path = folder.segment_path(self._folder, self.info.agent, self._next_number)
-            segment = SegmentWriter(path, agent=self.info.agent, number=self._next_number, size=self._segment_bytes)
+            segment = SegmentWriter(
+                path,
+                agent=self.info.agent,
+                number=self._next_number,
+                size=self._segment_bytes,
+                flags=0 if self._cipher is None else ENCRYPTED,
+            )
         except OSError as error:
             if not self._full_logged:
                 self._full_logged = True

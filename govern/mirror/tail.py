@@ -11,6 +11,7 @@ import msgspec
 
 from govern.errors import ArtifactError
 from govern.mirror.folder import segment_path, segments
+from govern.mirror.leaving import Leaving
 from govern.mirror.segment import HEADER_BYTES, Damage, Frame, SegmentReader
 from govern.record import Inference
 
@@ -46,9 +47,10 @@ class Tail:
 
     Args:
         folders: where segments may lie: the memory folder, then the disk folder.
+        leaving: makes records of frames.
     """
 
-    def __init__(self, agent: str, folders: tuple[Path, ...], position: Position) -> None:
+    def __init__(self, agent: str, folders: tuple[Path, ...], position: Position, leaving: Leaving) -> None:
         self.agent = agent
         self.position = position
         self._folders = folders
@@ -56,7 +58,7 @@ class Tail:
         self._reading = -1
         self._suspect: int | None = None
         self._refused: set[Path] = set()
-        self._decode = msgspec.msgpack.Decoder(Inference).decode
+        self._leaving = leaving
 
     def close(self) -> None:
         if self._reader is not None:
@@ -111,6 +113,8 @@ class Tail:
                         _log.error("%s", error)
                     continue
                 self._reading = number
+                if self._reader.header().rewritten:  # the place is one of the original: `next_seq` finds it again
+                    self.position = msgspec.structs.replace(self.position, offset=HEADER_BYTES)
                 return self._reader
         # An agent makes its segments in order: this one was there, and is gone because all of it was shipped; or it
         # cannot be read, which the next record's seq will show.
@@ -150,7 +154,9 @@ class Tail:
                     item.stop,
                 )
                 continue
-            record = self._record(item)
+            if item.seq < next_seq:  # on the bus already, of a segment that was written again
+                continue
+            record = self._leaving.record(self.agent, item)
             if record is None:
                 continue
             if item.seq > next_seq:
@@ -164,14 +170,3 @@ class Tail:
             Position(segment=position.segment, offset=stop, next_seq=next_seq, corrupt=corrupt),
             stop - found[0].start,
         )
-
-    def _record(self, frame: Frame) -> Inference | None:
-        """The frame's record; None when it is none of this agent's (an impostor found behind damage)."""
-        try:
-            record = self._decode(frame.payload)
-        except msgspec.DecodeError as error:
-            _log.error("agent %s: record %d cannot be read: %s", self.agent, frame.seq, error)
-            return None
-        if record.capture.agent != self.agent or record.capture.seq != frame.seq:
-            return None
-        return record

@@ -11,6 +11,7 @@ from govern.bus.topics import topic
 from govern.mirror.agent import Counts
 from govern.mirror.config import MirrorConfig
 from govern.mirror.messages import Messages
+from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.seldon.inference import inference_of, is_kept
 from govern.mirror.seldon.join import Pair
 from govern.mirror.seldon.place import Stored
@@ -33,11 +34,13 @@ class Ledger:
         config: MirrorConfig,
         agent: str,
         messages: Messages,
+        redactor: Redactor,
     ) -> None:
         self._transactor = transactor
         self._config = config
         self._agent = agent
         self._messages = messages
+        self._redactor = redactor
         self._inferences = topic(config.namespace, "inferences")
         self._positions = topic(config.namespace, "positions")
         self._table = {key: value for key, value in table.items() if key.startswith(agent.encode())}
@@ -68,7 +71,7 @@ class Ledger:
         for pair in pairs:
             record = inference_of(pair, self._config, agent=self._agent, seq=counts.captured, dropped=counts.dropped)
             if is_kept(record, pair.first.key, self._config):
-                records.append(record)
+                records.append(self._redactor.of(record))
                 counts = counts._replace(captured=counts.captured + 1)
             else:
                 left_out.append(record)

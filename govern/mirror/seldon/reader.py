@@ -20,6 +20,7 @@ from govern.bus.protocol import Bus, BusError, Partition
 from govern.bus.topics import specs, topic
 from govern.mirror.config import MirrorConfig
 from govern.mirror.messages import Messages
+from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.seldon.exported import SeldonMetrics
 from govern.mirror.seldon.ledger import Ledger
 from govern.mirror.seldon.session import Session
@@ -41,6 +42,9 @@ class SeldonReader:
         open_source: the same to Seldon's Kafka.
         metrics: where to count.
         tracer: emits one span per inference when there is one.
+
+    Raises:
+        ConfigError: the rules of redaction need a key or a file that is missing or unusable.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class SeldonReader:
         self._metrics = metrics
         self._selection = Selection(seldon, namespace)
         self._agent = f"seldon-topics/{seldon.name or f'{seldon.prefix}.{namespace}'}"
+        self._redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
         self._messages = Messages(f"/govern/{self._agent}", tracer)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -94,7 +99,14 @@ class SeldonReader:
         transactor = await bus.transactor(f"govern.{self._agent}.{namespace}")
         try:
             table = await bus.read_table(Partition(positions, 0))  # after the fence: nobody else can change it now
-            ledger = Ledger(transactor, table, config=self._config, agent=self._agent, messages=self._messages)
+            ledger = Ledger(
+                transactor,
+                table,
+                config=self._config,
+                agent=self._agent,
+                messages=self._messages,
+                redactor=self._redactor,
+            )
             await Session(self._config, source, self._selection, ledger, self._metrics).run(stop)
         finally:
             await transactor.close()

@@ -77,6 +77,20 @@ async def test_models_and_pipelines_are_recorded_whole(seldon: Seldon, seldon_co
     assert total(registry, "consumer_lag_records") == 0
 
 
+async def test_what_the_rules_name_is_redacted_before_it_is_published(seldon: Seldon, seldon_config: Make) -> None:
+    await seldon.make("model.income.inputs", "model.income.outputs")
+    for number in range(10):
+        await seldon.call(number)
+    rules = [{"tensor": "age", "action": "drop"}, {"side": "response", "action": "withhold"}]
+    config = seldon_config(redaction={"rules": rules})
+    async with reading(config):
+        found = await recorded_within(config, 10)
+    for one in found:
+        assert one.request.body == infer_request(float("nan"))
+        assert (one.response.body, one.response.sha256) == (b"", "")
+        assert [each.action for each in one.redactions] == ["drop", "withhold"]
+
+
 async def test_a_second_run_goes_on_where_the_first_one_stood(seldon: Seldon, seldon_config: Make) -> None:
     await seldon.make("model.income.inputs", "model.income.outputs")
     config = seldon_config()

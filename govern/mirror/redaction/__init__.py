@@ -1,0 +1,1 @@
+"""What is taken out of a record before it leaves the pod's memory."""
