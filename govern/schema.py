@@ -17,7 +17,7 @@ FORMAT_VERSION: Final = 1
 DATATYPES: Final = (
     "BOOL",
     *(f"{sign}INT{bits}" for sign in ("U", "") for bits in (8, 16, 32, 64)),
-    *(f"FP{bits}" for bits in (16, 32, 64)),
+    *("FP16", "BF16", "FP32", "FP64"),
     "BYTES",
 )
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from govern.codecs.tensor import DTYPES
+from govern.codecs.tensor import DTYPES, objects
 from govern.errors import DecodeError
 
 #: Datatype -> the least and the greatest number that it holds.
@@ -18,6 +18,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     "FP16": (-65504.0, 65504.0),
+    "BF16": (-3.3895313892515355e38, 3.3895313892515355e38),
     "FP32": (-3.4028234663852886e38, 3.4028234663852886e38),
     "FP64": (-sys.float_info.max, sys.float_info.max),
 }
@@ -60,16 +61,14 @@ def flatten(values: Sequence[object], depth: int) -> list[object]:
 def typed(flat: list[object], datatype: str, *, where: str) -> npt.NDArray[np.generic]:
     """The elements as a flat array of `datatype`.
 
-    null is NaN in FP16, FP32 and FP64, and None in BYTES.
+    null is NaN in FP16, BF16, FP32 and FP64, and None in BYTES.
 
     Raises:
         DecodeError: an element that is not of the datatype or out of its range; it names the first one.
     """
     if datatype == "BYTES":
-        _require(flat, (str, type(None)), datatype, where)
-        array = np.empty(len(flat), dtype=object)
-        array[:] = flat
-        return array
+        _require(flat, (str, bytes, type(None)), datatype, where)
+        return objects(flat)
     if datatype == "BOOL":
         _require(flat, (bool,), datatype, where)
         return np.array(flat, dtype=np.bool_)
@@ -89,7 +88,7 @@ def inferred(flat: list[object]) -> str:
         return "FP64"
     if values == {bool} and values == kinds:
         return "BOOL"
-    return "BYTES" if values == {str} else "MIXED"
+    return "BYTES" if values <= {str, bytes} else "MIXED"
 
 
 def shaped(array: npt.NDArray[np.generic], shape: Sequence[int], *, where: str) -> npt.NDArray[np.generic]:

@@ -8,17 +8,19 @@ of name -> list, or one list. Values carry no datatype: it is inferred (`arrays.
 
 from __future__ import annotations
 
+import base64
 from typing import Final
-
-import numpy as np
 
 from govern.codecs.arrays import flatten, inferred, shape_of, shaped, typed
 from govern.codecs.json_body import parse
-from govern.codecs.tensor import Tensor
+from govern.codecs.tensor import Tensor, objects, text_or_bytes
 from govern.errors import DecodeError
 
 _REQUEST: Final = ("instances", "inputs")
 _RESPONSE: Final = ("predictions", "outputs")
+
+#: The one key of an object that stands for bytes.
+_BINARY: Final = "b64"
 
 
 def decode_request(body: bytes) -> list[Tensor]:
@@ -53,14 +55,19 @@ def _decode(body: bytes, keys: tuple[str, str], *, what: str) -> list[Tensor]:
     if key == columns and isinstance(value, dict):
         if not value:
             raise DecodeError(f"{what}: `{key}` is empty", why="it names no column", fix="send at least one")
-        return [_tensor(name, _list(column, f"`{key}.{name}`", what), what) for name, column in value.items()]
+        return [column(name, _list(values, f"`{key}.{name}`", what), what) for name, values in value.items()]
     items = _list(value, f"`{key}`", what)
-    if key == rows and any(isinstance(item, dict) for item in items):
-        return _from_objects(items, key, what)
-    return [_tensor(key, items, what)]
+    if key == rows and any(isinstance(item, dict) and not _is_binary(item) for item in items):
+        return from_objects(items, key, what)
+    return [column(key, items, what)]
 
 
-def _from_objects(items: list[object], key: str, what: str) -> list[Tensor]:
+def from_objects(items: list[object], key: str, what: str) -> list[Tensor]:
+    """One tensor for each key of rows that are objects; `key` is the field that holds them.
+
+    Raises:
+        DecodeError: a row that is no object, or rows without keys.
+    """
     names: dict[str, None] = {}
     rows: list[dict[str, object]] = []
     for position, item in enumerate(items):
@@ -74,26 +81,45 @@ def _from_objects(items: list[object], key: str, what: str) -> list[Tensor]:
         names.update(dict.fromkeys(item))
     if not names:
         raise DecodeError(f"{what}: `{key}` has no values", why="its rows are empty objects", fix="send the features")
-    return [_tensor(name, [row.get(name) for row in rows], what) for name in names]
+    return [column(name, [row.get(name) for row in rows], what) for name in names]
 
 
-def _tensor(name: str, items: list[object], what: str) -> Tensor:
+def column(name: str, items: list[object], what: str) -> Tensor:
+    """The tensor of a list of values, or of lists of them, of inferred datatype.
+
+    Raises:
+        DecodeError: ragged lists, an object among the values.
+    """
     where = f"{what}, {name!r}"
     shape = shape_of(items, where=where)
-    flat = flatten(items, len(shape))
+    flat = [_binary(value, where) for value in flatten(items, len(shape))]
     for position, value in enumerate(flat):
         if isinstance(value, (dict, list)):
             raise DecodeError(
                 f"{where}, element {position} is {'an object' if isinstance(value, dict) else 'a list'}",
-                why="rows hold numbers, text, booleans, null, and lists of equal length of these",
-                fix='flatten the row; binary values ({"b64": ...}) are not read by this release',
+                why="rows hold numbers, text, booleans, null, binary values, and lists of equal length of these",
+                fix='flatten the row; a binary value is an object with nothing but "b64"',
             )
     datatype = inferred(flat)
     if datatype != "MIXED":
         return Tensor(name, datatype, shaped(typed(flat, datatype, where=where), shape, where=where))
-    array = np.empty(len(flat), dtype=object)
-    array[:] = flat
-    return Tensor(name, datatype, shaped(array, shape, where=where))
+    return Tensor(name, datatype, shaped(objects(flat), shape, where=where))
+
+
+def _is_binary(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {_BINARY}
+
+
+def _binary(value: object, where: str) -> object:
+    """A binary value's bytes (TensorFlow Serving's "Encoding binary values"); any other value as it is."""
+    if not isinstance(value, dict) or not _is_binary(value):
+        return value
+    try:
+        return text_or_bytes(base64.b64decode(value[_BINARY], validate=True))
+    except (ValueError, TypeError) as error:
+        raise DecodeError(
+            f"{where}: a value of `{_BINARY}` is no base64", why=str(error), fix="encode binary values as base64"
+        ) from error
 
 
 def _list(value: object, where: str, what: str) -> list[object]:

@@ -39,6 +39,12 @@ def test_columns_by_name_and_without() -> None:
     assert decode(inputs=[1, 2]) == {"inputs": ("INT64", [1, 2])}
 
 
+def test_binary_values_are_bytes() -> None:
+    assert decode(instances=[{"a": {"b64": "/wA="}}, {"a": {"b64": "aGk="}}]) == {"a": ("BYTES", [b"\xff\x00", "hi"])}
+    assert decode(instances=[{"b64": "aGk="}, {"b64": "/w=="}]) == {"instances": ("BYTES", ["hi", b"\xff"])}
+    assert decode(inputs={"a": [[{"b64": "aGk="}, 1]]}) == {"a": ("MIXED", [["hi", 1]])}
+
+
 def test_null_makes_integers_floating() -> None:
     (tensor,) = v1.decode_request(b'{"instances": [1, null, NaN]}')
     assert tensor.datatype == "FP64"
@@ -68,7 +74,10 @@ def test_predictions() -> None:
         ({"instances": [{"a": 1}, [2]]}, r"`instances\[1\]` is no object"),
         ({"instances": [{}, {}]}, "empty objects"),
         ({"instances": [[1, 2], [3]]}, "'instances' is ragged"),
-        ({"instances": [{"a": {"b64": "aGk="}}]}, "'a', element 0 is an object"),
+        ({"instances": [{"a": {"b64": "aGk=", "c": 1}}]}, "'a', element 0 is an object.*nothing but \"b64\""),
+        ({"instances": [{"a": {"b64": "a"}}]}, "'a': a value of `b64` is no base64"),
+        ({"instances": [{"a": {"b64": "ü"}}]}, "'a': a value of `b64` is no base64"),
+        ({"instances": [{"b64": 3}]}, "'instances': a value of `b64` is no base64"),
         ({"instances": [1, [2]]}, "element 1 is a list"),
         ([1], "V1 request has not the shape"),
     ],
