@@ -50,16 +50,4 @@ def _misshapen(what: str, why: str) -> DecodeError:
 
 
 def _no_json(what: str, body: bytes, why: str) -> DecodeError:
-    if b'"binary_data_size"' in body:
-        return binary_extension(what)
     return DecodeError(f"{what} is no JSON", why=f"{len(body)} bytes: {why}", fix="send a JSON document in UTF-8")
-
-
-def binary_extension(what: str) -> DecodeError:
-    """The refusal of Open Inference Protocol's binary tensor data extension."""
-    return DecodeError(
-        f"{what} uses the binary tensor data extension",
-        why="tensors travel as raw bytes after the JSON (Inference-Header-Content-Length, binary_data_size), "
-        "which this release does not read",
-        fix='send the tensors\' elements in the JSON field "data" (binary_data: false)',
-    )

@@ -1,4 +1,4 @@
-"""Open Inference Protocol V2 over REST: JSON inference requests and responses.
+"""Open Inference Protocol V2 over REST: inference requests and responses, as JSON or with binary tensor data.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md,
 "Inference Request JSON Object", "Inference Response JSON Object", "Tensor Data". Tensor elements may come flat
@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from govern.codecs.arrays import RANGES, flatten, shape_of, shaped, typed
-from govern.codecs.json_body import binary_extension, parse
-from govern.codecs.tensor import DTYPES, Tensor
+from govern.codecs import content_types, v2_binary
+from govern.codecs.arrays import flatten, shape_of, shaped, typed
+from govern.codecs.json_body import parse
+from govern.codecs.raw import from_raw
+from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names
 from govern.errors import BadInput, DecodeError
-
-#: The header that announces the binary tensor data extension.
-BINARY_HEADER: Final = "inference-header-content-length"
-
-#: What numpy 1.26 can hold.
-MAX_DIMENSIONS: Final = 32
 
 Parameters = Mapping[str, object]
 
@@ -78,28 +74,39 @@ class _WireResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     parameters: dict[str, object] | None = None
 
 
-def decode_request(body: bytes) -> Request:
-    """Read an inference request.
+def decode_request(body: bytes, *, json_size: int | None = None) -> Request:
+    """Read an inference request, with binary tensor data behind its JSON if it has any.
+
+    Args:
+        json_size: value of the header `v2_binary.HEADER`, None when there is none.
 
     Raises:
         DecodeError: no JSON, a missing field, no tensor, a tensor named twice, an unknown datatype, elements that
-            are not of it or not as many as the shape says, the binary tensor data extension.
+            are not of it, of its content type, or not as many as the shape says.
     """
-    wire = parse(body, _WireRequest, what="V2 request")
+    what = "V2 request"
+    head, tail = v2_binary.split(body, json_size, what=what)
+    wire = parse(head, _WireRequest, what=what)
+    inputs = _tensors(wire.inputs, tail, side="input")
+    tail.end(what=what)
     return Request(
-        inputs=_tensors(wire.inputs, side="input"),
+        inputs=inputs,
         id=wire.id or "",
         parameters=wire.parameters or {},
         outputs=tuple(output.name for output in wire.outputs or ()),
     )
 
 
-def decode_response(body: bytes) -> Response:
-    """Read an inference response; raises as `decode_request` does."""
-    wire = parse(body, _WireResponse, what="V2 response")
+def decode_response(body: bytes, *, json_size: int | None = None) -> Response:
+    """Read an inference response; takes and raises what `decode_request` does."""
+    what = "V2 response"
+    head, tail = v2_binary.split(body, json_size, what=what)
+    wire = parse(head, _WireResponse, what=what)
+    outputs = _tensors(wire.outputs, tail, side="output")
+    tail.end(what=what)
     return Response(
         model_name=wire.model_name,
-        outputs=_tensors(wire.outputs, side="output"),
+        outputs=outputs,
         model_version=wire.model_version or "",
         id=wire.id or "",
         parameters=wire.parameters or {},
@@ -146,36 +153,23 @@ def encode_response(
     )
 
 
-def _tensors(wires: Sequence[_WireTensor], *, side: str) -> tuple[Tensor, ...]:
-    if not wires:
-        raise DecodeError(
-            f"V2 message has no {side} tensor", why=f"`{side}s` is empty", fix=f"send at least one {side}"
-        )
-    names = [wire.name for wire in wires]
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise DecodeError(
-                f"{side} tensor {name!r}", why=f"it comes twice in `{side}s`", fix="name each tensor once"
-            )
-    return tuple(_tensor(wire, where=f"{side} tensor {wire.name!r}") for wire in wires)
+def _tensors(wires: Sequence[_WireTensor], tail: v2_binary.Tail, *, side: str) -> tuple[Tensor, ...]:
+    check_names([wire.name for wire in wires], side=side)
+    return tuple(_tensor(wire, tail, where=f"{side} tensor {wire.name!r}") for wire in wires)
 
 
-def _tensor(wire: _WireTensor, *, where: str) -> Tensor:
-    if wire.datatype not in DTYPES:
-        raise DecodeError(
-            f"{where}: datatype {wire.datatype!r} is unknown",
-            why=f"the protocol has {', '.join(DTYPES)}",
-            fix="declare one of them",
-        )
-    if len(wire.shape) > MAX_DIMENSIONS or not all(0 <= size <= RANGES["INT64"][1] for size in wire.shape):
-        raise DecodeError(
-            f"{where}: field `shape`",
-            why=f"it has more than {MAX_DIMENSIONS} dimensions, or one that is negative or no INT64",
-            fix="send the tensor's actual shape; -1 belongs to model metadata only",
-        )
+def _tensor(wire: _WireTensor, tail: v2_binary.Tail, *, where: str) -> Tensor:
+    check_head(wire.datatype, wire.shape, where=where)
+    parameters = wire.parameters or {}
+    if wire.data is msgspec.UNSET and v2_binary.SIZE in parameters:
+        data = from_raw(tail.take(parameters[v2_binary.SIZE], where=where), wire.datatype, wire.shape, where=where)
+    else:
+        data = _elements(wire, where=where)
+    return content_types.apply(Tensor(wire.name, wire.datatype, data), parameters, where=where)
+
+
+def _elements(wire: _WireTensor, *, where: str) -> npt.NDArray[np.generic]:
     if not isinstance(wire.data, list):
-        if "binary_data_size" in (wire.parameters or {}):
-            raise binary_extension(where)
         raise DecodeError(
             f"{where}: field `data`",
             why="it is missing" if wire.data is msgspec.UNSET else "it is no list",
@@ -191,7 +185,7 @@ def _tensor(wire: _WireTensor, *, where: str) -> Tensor:
             why=f"the data is {list(found)}" if len(found) > 1 else f"the data has {len(flat)} elements",
             fix=f"send {math.prod(wire.shape)} elements, or correct the shape",
         )
-    return Tensor(wire.name, wire.datatype, shaped(typed(flat, wire.datatype, where=where), wire.shape, where=where))
+    return shaped(typed(flat, wire.datatype, where=where), wire.shape, where=where)
 
 
 def _wire(tensor: Tensor) -> _WireTensor:

@@ -16,8 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from govern import __version__
-from govern.codecs import v2
-from govern.codecs.json_body import binary_extension
+from govern.codecs import v2, v2_binary
 from govern.codecs.packing import unpack
 from govern.codecs.tensor import Tensor
 from govern.errors import BadInput, GovernError, NotFound
@@ -127,10 +126,8 @@ def create_app(models: Mapping[str, V2Model], *, title: str = "govern V2 inferen
 
 
 async def _read(request: Request) -> v2.Request:
-    if v2.BINARY_HEADER in request.headers:
-        raise binary_extension("V2 request")
     body = unpack(await request.body(), request.headers.get("content-encoding", ""), what="request body")
-    return v2.decode_request(body)
+    return v2.decode_request(body, json_size=v2_binary.json_size(request.headers))
 
 
 def _check_names(given: Sequence[str], metadata: ModelMetadata) -> None:

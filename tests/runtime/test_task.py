@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from govern.bus import Message, Partition
 from govern.codecs import v2
+from govern.codecs.protocols import CODECS
 from govern.codecs.tensor import Tensor
 from govern.detection import Scores
 from govern.frame import Frame
@@ -166,6 +167,34 @@ def test_a_malformed_payload_is_a_dead_letter_and_the_stream_goes_on(
         assert letter.pipeline == "watch"
     (verdict,) = verdicts(effects, "outlier")
     assert verdict.window.completeness == 20 / 24
+
+
+UNDECODABLE = {
+    "v1": Payload(body=b'{"instances": [{"AGEP": {"b64": "?"}}]}'),
+    "v2": Payload(body=b'{"inputs": []}', headers={"inference-header-content-length": "900"}),
+    "v2-grpc": Payload(body=b"\0\0\0\0\x09cut", content_type="application/grpc"),
+    "seldon-v1": Payload(body=b'{"data": {"tensor": {"shape": [9], "values": [1]}}}'),
+    "openai": Payload(body=b'{"messages": [{"role": "user", "content": "hi"}]}'),
+    "soap": Payload(body=b"<x/>"),
+    "unknown": Payload(body=b"\x1f\x8bno gzip"),
+}
+
+
+def test_an_undecodable_payload_of_every_protocol_is_a_dead_letter(
+    pipeline: LoadedPipeline, make_inference: Make
+) -> None:
+    assert set(UNDECODABLE) - {"soap", "unknown"} == set(CODECS)
+    messages = [
+        message_of(make_inference(i, protocol=protocol, request=body), offset=i)
+        for i, (protocol, body) in enumerate(UNDECODABLE.items())
+    ]
+    effects = run(new_task(pipeline), messages)
+    assert not effects.judgements
+    for message, letter in zip(messages, effects.dead_letters, strict=True):
+        assert (letter.code, letter.value) == ("undecodable-payload", message.value)
+        assert letter.what
+        assert letter.why
+        assert letter.fix
 
 
 def test_what_is_no_inference_is_a_dead_letter(pipeline: LoadedPipeline, make_inference: Make) -> None:

@@ -1,0 +1,186 @@
+"""Open Inference Protocol V2 over gRPC: ModelInfer and Triton's ModelStreamInfer.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto. The
+elements of a message's tensors are either all in `raw_input_contents` (`raw_output_contents`), or each in the field
+of `contents` that its datatype names; FP16 and BF16 have no such field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError as ProtobufError
+
+from govern.codecs import content_types, grpc_messages
+from govern.codecs import open_inference_pb2 as pb
+from govern.codecs.arrays import RANGES, shaped
+from govern.codecs.raw import from_raw
+from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names, objects, text_or_bytes
+from govern.codecs.v2 import Request, Response
+from govern.errors import DecodeError
+
+#: Datatype -> the field of InferTensorContents that holds its elements.
+_CONTENTS: Final[dict[str, str]] = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+_REQUEST: Final = "V2 gRPC request"
+_RESPONSE: Final = "V2 gRPC response"
+
+M = TypeVar("M", pb.ModelInferRequest, pb.ModelInferResponse, pb.ModelStreamInferResponse)
+WireTensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
+
+
+def decode_requests(body: bytes, content_type: str = "application/grpc") -> list[Request]:
+    """Read the requests of a call: one, or as many as its stream had.
+
+    Raises:
+        DecodeError: no such messages (see `grpc_messages.split`), no tensor, a tensor named twice, an unknown datatype,
+            elements in the wrong field or not as many as the shape says.
+    """
+    messages = _messages(body, content_type, pb.ModelInferRequest, _REQUEST)
+    return [
+        Request(
+            inputs=_tensors(one.inputs, one.raw_input_contents, side="input"),
+            id=one.id,
+            parameters=_parameters(one.parameters),
+            outputs=tuple(output.name for output in one.outputs),
+        )
+        for one in messages
+    ]
+
+
+def decode_responses(body: bytes, content_type: str = "application/grpc", *, stream: bool = False) -> list[Response]:
+    """Read the responses of a call.
+
+    Args:
+        stream: whether it was ModelStreamInfer. Its responses without tensors (the last one of a decoupled model)
+            are left out.
+
+    Raises:
+        DecodeError: as `decode_requests`, and a response that is an error.
+    """
+    if not stream:
+        messages = _messages(body, content_type, pb.ModelInferResponse, _RESPONSE)
+        return [_response(one) for one in messages]
+    answers = _messages(body, content_type, pb.ModelStreamInferResponse, _RESPONSE)
+    for position, answer in enumerate(answers):
+        if answer.error_message:
+            raise DecodeError(
+                f"{_RESPONSE}, message {position} is an error",
+                why=answer.error_message,
+                fix="see the model server's log; the request has no outputs",
+            )
+    return [_response(answer.infer_response) for answer in answers if answer.infer_response.outputs]
+
+
+def _response(message: pb.ModelInferResponse) -> Response:
+    return Response(
+        model_name=message.model_name,
+        outputs=_tensors(message.outputs, message.raw_output_contents, side="output"),
+        model_version=message.model_version,
+        id=message.id,
+        parameters=_parameters(message.parameters),
+    )
+
+
+def _messages(body: bytes, content_type: str, kind: type[M], what: str) -> list[M]:
+    pieces = grpc_messages.split(body, content_type, what=what)
+    if not pieces:
+        raise DecodeError(f"{what} is empty", why="it has no message", fix="send at least one")
+    messages: list[M] = []
+    for position, piece in enumerate(pieces):
+        message = kind()
+        try:
+            message.ParseFromString(piece)
+        except ProtobufError as error:
+            raise DecodeError(
+                f"{what}, message {position} is no {kind.DESCRIPTOR.name}",
+                why=f"{len(piece)} bytes: {error}",
+                fix="send the protocol's protobuf messages",
+            ) from error
+        messages.append(message)
+    return messages
+
+
+def _parameters(wire: Mapping[str, pb.InferParameter]) -> dict[str, object]:
+    chosen = {name: parameter.WhichOneof("parameter_choice") for name, parameter in wire.items()}
+    return {name: getattr(wire[name], choice) for name, choice in chosen.items() if choice is not None}
+
+
+def _tensors(wires: Sequence[WireTensor], raw: Sequence[bytes], *, side: str) -> tuple[Tensor, ...]:
+    check_names([wire.name for wire in wires], side=side)
+    if raw and len(raw) != len(wires):
+        raise DecodeError(
+            f"V2 gRPC message: field `raw_{side}_contents`",
+            why=f"it has {len(raw)} entries for {len(wires)} {side} tensors",
+            fix="send the raw contents of every tensor, in their order, or of none",
+        )
+    tensors: list[Tensor] = []
+    for position, wire in enumerate(wires):
+        where = f"{side} tensor {wire.name!r}"
+        check_head(wire.datatype, wire.shape, where=where)
+        data = _typed(wire, where) if not raw else _raw(wire, raw[position], side, where)
+        tensors.append(
+            content_types.apply(Tensor(wire.name, wire.datatype, data), _parameters(wire.parameters), where=where)
+        )
+    return tuple(tensors)
+
+
+def _raw(wire: WireTensor, data: bytes, side: str, where: str) -> npt.NDArray[np.generic]:
+    if wire.contents.ListFields():
+        raise DecodeError(
+            f"{where}: field `contents`",
+            why=f"the message has `raw_{side}_contents` too",
+            fix="send all tensors of a message in one of the two",
+        )
+    return from_raw(data, wire.datatype, wire.shape, where=where)
+
+
+def _typed(wire: WireTensor, where: str) -> npt.NDArray[np.generic]:
+    field = _CONTENTS.get(wire.datatype)
+    filled = [descriptor.name for descriptor, _ in wire.contents.ListFields()]
+    if field is None or any(name != field for name in filled):
+        raise DecodeError(
+            f"{where}: elements of datatype {wire.datatype} in `contents`",
+            why=f"they are in {', '.join(filled) or 'no field'}" + (f" instead of {field}" if field else ""),
+            fix=f"send them in {field}" if field else "send them as raw contents, which is their only form",
+        )
+    values = getattr(wire.contents, field)
+    if wire.datatype == "BYTES":
+        flat = objects([text_or_bytes(value) for value in values])
+    else:
+        flat = _numbers(values, wire.datatype, where)
+    if len(flat) != math.prod(wire.shape):
+        raise DecodeError(
+            f"{where}: data does not fit shape {list(wire.shape)}",
+            why=f"`contents` has {len(flat)} elements",
+            fix=f"send {math.prod(wire.shape)} elements, or correct the shape",
+        )
+    return shaped(flat, wire.shape, where=where)
+
+
+def _numbers(values: Sequence[float], datatype: str, where: str) -> npt.NDArray[np.generic]:
+    dtype = DTYPES[datatype]
+    if dtype.kind not in "iu":
+        return np.fromiter(values, dtype=dtype, count=len(values))
+    low, high = RANGES[datatype]
+    for position, value in enumerate(values) if dtype.itemsize < 4 else ():  # the wire's own are 4 and 8 bytes wide
+        if not low <= value <= high:
+            raise DecodeError(
+                f"{where}, element {position}: {value} does not fit {datatype}",
+                why=f"{datatype} holds {low} to {high}",
+                fix="declare a wider datatype, or correct the value",
+            )
+    return np.fromiter(values, dtype=dtype, count=len(values))
