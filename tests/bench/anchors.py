@@ -26,17 +26,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from explainers.anchors import AnchorTabular
 from explainers.base import Explained, Explainer
 from explainers.deadline import NEVER
-from explainers.predicate import Predicate
 from explainers.predictor import SklearnPredictor
 from explainers.target import Target
 from govern.columns import encode
 from govern.frame import Frame
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
+from tests.explainers.measured import fulfils, perturbed
 
 SAMPLE = Path(__file__).parents[1] / "data" / "acs_sample.parquet"
 NOT_FEATURES = ("id", "employed", "year", "prediction", "predicted_probability")
 BACKGROUND, EXPLAINED_FROM = 3000, 4000
-FRESH = 20_000
 TAU, SLACK = 0.95, 0.05
 
 
@@ -53,35 +52,6 @@ def load() -> tuple[Frame, npt.NDArray[np.int64]]:
         columns.append(encode(feature, values).values)
     schema = FeatureSchema(format_version=FORMAT_VERSION, model="employment", features=tuple(features))
     return Frame(schema=schema, columns=tuple(columns)), table["employed"].to_numpy()
-
-
-def fulfils(frame: Frame, row: Frame, predicates: Sequence[Predicate]) -> npt.NDArray[np.bool_]:
-    held = np.ones(len(frame), dtype=np.bool_)
-    for one in predicates:
-        held &= fulfils_one(frame, row, one)
-    return held
-
-
-def fulfils_one(frame: Frame, row: Frame, one: Predicate) -> npt.NDArray[np.bool_]:
-    column = frame[one.feature]
-    if one.category is not None:
-        return np.asarray(column == row[one.feature][0])
-    low, high = -np.inf if one.low is None else one.low, np.inf if one.high is None else one.high
-    return np.asarray((column > low) & (column <= high))
-
-
-def perturbed(background: Frame, row: Frame, predicates: Sequence[Predicate]) -> Frame:
-    rng = np.random.default_rng(99)
-    rows = background.take(rng.integers(len(background), size=FRESH))
-    columns = list(rows.columns)
-    for one in predicates:
-        j = rows.schema.index(one.feature)
-        wrong = np.flatnonzero(~fulfils_one(rows, row, one))
-        column = columns[j].copy()
-        pool = background.columns[j][fulfils_one(background, row, one)]
-        column[wrong] = row.columns[j][0] if pool.size == 0 else rng.choice(pool, size=len(wrong))
-        columns[j] = column
-    return Frame(schema=rows.schema, columns=tuple(columns))
 
 
 def main() -> None:

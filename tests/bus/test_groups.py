@@ -41,13 +41,12 @@ async def test_a_poll_wakes_up_for_a_message_and_returns_empty_after_its_time(
     loop = asyncio.get_running_loop()
     started = loop.time()
     assert await subscription.poll(timeout_s=0.3) == []
-    assert 0.25 < loop.time() - started < 5.0
+    assert loop.time() - started > 0.25
     await until(lambda: _positioned(subscription, Partition(topic, 0)), "an assignment")
-    async with asyncio.TaskGroup() as tasks:
-        polled = tasks.create_task(subscription.poll(timeout_s=60.0))
+    async with asyncio.timeout(60.0), asyncio.TaskGroup() as tasks:
+        polled = tasks.create_task(subscription.poll(timeout_s=600.0))
         tasks.create_task(other_bus.publish(topic, [out("1")]))
     assert values(polled.result()) == ["1"]
-    assert loop.time() - started < 30.0
     await subscription.close()
 
 

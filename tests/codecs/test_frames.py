@@ -14,7 +14,7 @@ from govern.errors import BadInput, DecodeError
 from govern.frame import MISSING, UNSEEN
 from govern.schema import Feature, FeatureSchema
 
-ACS = Path("/work/shared/data/acs-employment/employment_MA_reference.pq")
+ACS = Path(__file__).parents[1] / "data" / "acs_sample.parquet"
 
 
 def texts(name: str, *values: object) -> Tensor:

@@ -13,7 +13,7 @@ from govern.codecs import v2
 from govern.codecs.tensor import DTYPES, Tensor
 from govern.errors import BadInput, DecodeError
 
-SAMPLES = Path("/work/shared/samples")
+SAMPLES = Path(__file__).parents[1] / "data"
 
 
 def body_of(sample: str) -> bytes:

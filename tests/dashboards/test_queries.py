@@ -63,10 +63,11 @@ def test_prometheus_evaluates_the_rules_without_error(scraped: Prometheus) -> No
         assert time.monotonic() < deadline, states
         time.sleep(0.1)
     assert states == ["ok"] * len(dashboards.alerts())
-    while not (firing := {rule["name"] for rule in _rules(scraped) if rule["state"] == "firing"}):
+    # Those that wait for nothing; when the others fire is tested with promtool, on its clock.
+    expected = {"GovernCaptureLosingRecords", "GovernDeadLettersGrowing"}
+    while not expected <= {rule["name"] for rule in _rules(scraped) if rule["state"] == "firing"}:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert firing <= {"GovernCaptureLosingRecords", "GovernDeadLettersGrowing"}
 
 
 def test_numbers_of_the_first_row_are_right(scraped: Prometheus) -> None:
@@ -81,7 +82,7 @@ def test_exemplars_reach_prometheus(scraped: Prometheus) -> None:
     found = scraped.get(
         "/api/v1/query_exemplars",
         query="govern_inference_duration_seconds_bucket",
-        start=str(now - 60),
+        start=str(now - 3600),  # they were emitted when the module's first test began
         end=str(now + 60),
     )
     assert found[0]["exemplars"][0]["labels"]["trace_id"] == "0af7651916cd43dd8448eb211c80319c"

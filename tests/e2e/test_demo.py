@@ -1,17 +1,20 @@
-"""`govern demo --once` in real processes: embedded, and on Kafka with PostgreSQL."""
+"""`govern demo` in real processes: embedded until Ctrl-C, and once on Kafka with PostgreSQL."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from audit.checkpoint import VerifierKey
@@ -116,11 +119,15 @@ def nothing_left(work: Path) -> bool:
     return True
 
 
-@pytest.mark.timeout(DEADLINE_S + 30)
-def test_the_demo_embedded(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-
-    output = run(work)
+@pytest.mark.timeout(DEADLINE_S + 60)
+def test_the_demo_embedded_leaves_everything_running_until_ctrl_c(tmp_path: Path) -> None:
+    work, log = tmp_path / "work", tmp_path / "log"
+    with started(demo(work), log) as process:
+        wait_for("Ctrl-C ends it.", log, process)
+        output = log.read_text()
+        look_around(output)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == 0, log.read_text()
 
     check_output(output)
     check_case(work)
@@ -143,10 +150,26 @@ def test_the_demo_on_kafka_and_postgres(tmp_path: Path, kafka_url: str, postgres
     assert nothing_left(work)
 
 
+def look_around(output: str) -> None:
+    """Every address that is printed answers, the last one to the token that is printed with it."""
+    shown = output[output.index("Look around") :]
+    *addresses, case = re.findall(r"http://127\.0\.0\.1:\d+\S*", shown)
+    (token,) = re.findall(r"TOKEN=(\S+)", shown)
+    assert Counter(address.rpartition("/")[2] for address in addresses) == {"employment": 1, "docs": 3, "metrics": 5}
+    for address in addresses:
+        answer = httpx.get(address, timeout=DEADLINE_S)
+        assert answer.status_code == 200, address
+        told = {"docs": "swagger", "metrics": "# HELP", "employment": "inputs"}[address.rpartition("/")[2]]
+        assert told in answer.text, address
+    answer = httpx.get(case, headers={"authorization": f"Bearer {token}"}, timeout=DEADLINE_S)
+    assert answer.json()["format"] == "io.govern.case.v1"
+
+
 @contextmanager
 def started(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, "COLUMNS": "100"}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd="/")
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd="/", env=environment)
     try:
         yield process
     finally:
@@ -154,10 +177,11 @@ def started(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
         process.wait()
 
 
-def wait_for(text: str, log: Path) -> None:
+def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while text not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
+        assert process.poll() is None, log.read_text()
         time.sleep(0.1)
 
 
@@ -166,9 +190,9 @@ def wait_for(text: str, log: Path) -> None:
 def test_a_signal_in_the_middle_ends_every_process(tmp_path: Path, name: str) -> None:
     work, log = tmp_path / "work", tmp_path / "log"
     with started(demo(work), log) as process:
-        wait_for("replaying 2016", log)
+        wait_for("replaying 2016", log, process)
         process.send_signal(signal.Signals[name])
-        returncode = process.wait(60)
+        returncode = process.wait(DEADLINE_S)
 
     assert returncode == 130
     assert str(work) in log.read_text().splitlines()[-1]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 import dashboards
@@ -17,6 +19,7 @@ from govern.cli.demo import people, traffic
 from govern.cli.demo.model import MODEL, SERVICE
 from govern.cli.demo.stack import Stack
 from govern.cli.demo.stages.prepare import Prepared
+from govern.cli.demo.stages.proof import mint
 from govern.cli.demo.work import Work
 from govern.codecs import cloudevents
 from govern.ids import uuid7
@@ -32,6 +35,8 @@ RULES = Path(dashboards.__file__).with_name("generated") / "rules.yaml"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
 DEADLINE_S = 120.0
+#: What nobody does in the run below: no explanation fails.
+NOT_IN_THE_RUN = ("govern_explanation_failures_total",)
 
 
 def scrape_config(stack: Stack) -> str:
@@ -55,17 +60,24 @@ rule_files: [rules.yaml]
 
 async def keep_asking(stack: Stack, prepared: Prepared) -> None:
     """One wave of traffic after the other, until cancelled: rates need counters that grow."""
-    while True:
-        await wave(stack, prepared)
+    token = await mint(stack)
+    async with httpx.AsyncClient(base_url=stack.at.audit, headers={"authorization": f"Bearer {token}"}) as auditor:
+        while True:
+            await wave(stack, prepared)
+            read = await auditor.get("/v1/audit/entries", params={"limit": 1}, timeout=20.0)
+            assert read.status_code == 200, read.text
 
 
 async def wave(stack: Stack, prepared: Prepared) -> None:
-    """260 people, a request that no model can read, and a label."""
+    """260 people, a request that the model answers and no detector can read, one that nobody can read, a label."""
     everybody = people.replay(100)
     calls = traffic.what_if("x", everybody[:260], prepared.schema).calls
+    year = traffic.ordinary_year("y", everybody, prepared.schema, tampered=(), rng=np.random.default_rng(1))
+    strange = next(call for call in year.calls if call.kind == "fraction")
     async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=20.0) as client:
         for call in calls:
             await send(client, call)
+        await send(client, strange)
         unreadable = await client.post(f"/v2/models/{MODEL}/infer", content=b"{", headers={"x-request-id": "broken"})
         assert unreadable.status_code == 400
     label = Feedback(
@@ -92,15 +104,24 @@ async def send(client: httpx.AsyncClient, call: traffic.Call, **headers: str) ->
 
 
 async def traced(stack: Stack, prepared: Prepared) -> None:
-    """A request within a trace of the caller's, and as many more as fill the window that it falls into."""
-    first, *others = traffic.what_if("traced", people.replay(10)[: SIZES["outlier"] + 1], prepared.schema).calls
+    """A request within a trace of the caller's, and as many more as fill the window that it falls into.
+
+    It is as a broken form sends it, the same answer everywhere: an outlier, which is explained.
+    """
+    person, *others = people.replay(10)[: SIZES["outlier"] + 1]
+    odd = replace(person, answers={**dict.fromkeys(person.answers, "1"), "AGEP": person.answers["AGEP"]})
+    calls = traffic.what_if("traced", others, prepared.schema).calls
     async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=20.0) as client:
+        first = traffic.Call("traced", "default", (odd,), traffic.body([odd], prepared.schema))
         await send(client, first, traceparent=f"00-{TRACE_ID}-{SPAN_ID}-01")
-        for call in others:
+        for call in calls:
             await send(client, call)
 
 
 def finite(prometheus: Prometheus, promql: str) -> bool:
+    """Whether a query finds something of the run; the zero that a panel shows when there is nothing does not count."""
+    if not any(metric in promql for metric in NOT_IN_THE_RUN):
+        promql = promql.replace(" or vector(0)", "")
     return any(math.isfinite(float(one["value"][1])) for one in prometheus.query(promql))
 
 
@@ -124,7 +145,7 @@ async def test_every_panel_query_and_the_trace_of_a_real_run(
         await traced(stack, prepared[1])
         received = await asyncio.to_thread(
             otlp_receiver.wait_for,
-            lambda all_: {spans.CAPTURE, spans.JUDGE, spans.AUDIT} <= about_the_trace(all_),
+            lambda all_: {spans.CAPTURE, spans.JUDGE, spans.EXPLAIN, spans.AUDIT} <= about_the_trace(all_),
             deadline_s=DEADLINE_S,
         )
     (capture,) = [one for one in received if one.trace_id == TRACE_ID and one.name == spans.CAPTURE]
