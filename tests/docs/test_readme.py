@@ -34,7 +34,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_is_one_that_govern_takes(command: list[str]) -> None:
-    """With --help at its end a command is parsed whole, and then only explains itself."""
+    """With --help at its end a command only explains itself; one that does not exist, or has no such flag, fails."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "govern.cli.main", *command[1:], "--help"],
         env={**os.environ, "GOVERN_BUS": "embedded:///bus.db"},

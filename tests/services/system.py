@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,15 +16,30 @@ PROGRAMS = {
     "prometheus": ("prometheus", "dashboards and alert rules"),
     "promtool": ("prometheus", "alert rules"),
     "chromium": ("chromium", "the pages, as a browser shows them"),
-    "go": ("golang", "building Helm and the OpenTelemetry collector; 1.21 or later fetches the release it needs"),
+    "go": (
+        "golang",
+        "1.21 or later, which fetches the release that it needs, builds Helm and the OpenTelemetry Collector; "
+        "Debian 12 has it in bookworm-backports only: apt-get install -t bookworm-backports golang",
+    ),
     "git": ("git", "the checkout"),
 }
 
 
+#: The first Go that fetches the release that a go.mod names.
+GO_MIN = (1, 21)
+
+
 def found(program: str) -> bool:
-    if shutil.which(program):
-        return True
+    path = shutil.which(program)
+    if path:
+        return program != "go" or go_version(path) >= GO_MIN
     return program == "postgres" and any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
+def go_version(path: str) -> tuple[int, int]:
+    told = subprocess.run([path, "version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"go(\d+)\.(\d+)", told)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def main() -> int:
