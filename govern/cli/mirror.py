@@ -25,9 +25,11 @@ from govern.cli._mirror import (
     require_bus,
     run,
 )
+from govern.cli.mirror_detokenise import detokenise
 from govern.cli.mirror_schema import schema
 from govern.cli.mirror_seldon_topics import seldon_topics
 from govern.cli.mirror_spool import app as spool_app
+from govern.cli.mirror_unseal import unseal
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.folder import make_private
@@ -42,6 +44,8 @@ from govern.telemetry.tracing import tracer_provider
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(spool_app, name="spool")
 app.command("schema")(schema)
+app.command("detokenise")(detokenise)
+app.command("unseal")(unseal)
 app.command("seldon-topics")(seldon_topics)
 
 

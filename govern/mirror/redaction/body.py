@@ -105,10 +105,10 @@ def _with_binary(body: bytes, rules: Rules, context: Context) -> Written:
     items = document.get(_TENSORS[context.side]) if isinstance(document, dict) else None
     binary: dict[int, BinaryTensor] = {}
     at = 0
-    for place, item in enumerate(items if isinstance(items, list) else []):
+    for item in items if isinstance(items, list) else []:
         size = binary_size(item) if isinstance(item, dict) else None
         if size is not None:
-            binary[place] = BinaryTensor(item, tail[at : at + size])
+            binary[id(item)] = BinaryTensor(item, tail[at : at + size])
             at += size
     if at != len(tail):
         raise Withhold("the bytes behind the document are not those of its tensors")
@@ -152,8 +152,8 @@ def _apply(document: object, binary: Mapping[int, BinaryTensor], rules: Rules, c
             continue
         if not isinstance(document, dict):
             raise Withhold("the document has no tensors")
-        views = _views(document, binary, context.side)
-        if views is not None:
+        views = _views(document, binary)
+        if views:
             redact_tensors(views, place, change, context.features)
         elif any(key in document for key in V1_KEYS):
             redact_v1(document, place, change, context.features)
@@ -163,19 +163,27 @@ def _apply(document: object, binary: Mapping[int, BinaryTensor], rules: Rules, c
             raise Withhold("the document has no tensors and no rows")
 
 
-def _views(document: dict[str, object], binary: Mapping[int, BinaryTensor], side: str) -> list[View] | None:
-    """The V2 tensors of a side; None when the document is none of V2."""
-    items = document.get(_TENSORS[side])
-    if not isinstance(items, list) or not any(isinstance(item, dict) and "datatype" in item for item in items):
-        return None
-    if any(key in document for key in V1_KEYS if key not in ("inputs", "outputs")):
+def _views(document: dict[str, object], binary: Mapping[int, BinaryTensor]) -> list[View]:
+    """The document's V2 tensors, also those that a response repeats; none when the document is none of V2.
+
+    Args:
+        binary: tensors whose data lie behind the document, by the identity of their object in it.
+    """
+    lists = [items for key in _TENSORS.values() if isinstance(items := document.get(key), list)]
+    described = [items for items in lists if any(map(_is_tensor, items))]
+    if described and any(key in document for key in V1_KEYS if key not in _TENSORS.values()):
         raise Withhold("the document is of two protocols")
     views: list[View] = []
-    for place, item in enumerate(items):
+    for item in (item for items in described for item in items):
         if not isinstance(item, dict):
             raise Withhold("a tensor is no object")
-        views.append(binary[place] if place in binary else JsonTensor(item))
+        views.append(binary[id(item)] if id(item) in binary else JsonTensor(item))
     return views
+
+
+def _is_tensor(item: object) -> bool:
+    """Whether an item is a tensor, or was to be one: then what it lacks is a reason to withhold it."""
+    return isinstance(item, dict) and ("datatype" in item or {"name", "data"} <= item.keys())
 
 
 def _parsed(body: bytes) -> object:
