@@ -253,7 +253,7 @@ def test_a_class_of_the_schema_is_taken_out_of_every_form(
 
 
 @pytest.mark.parametrize(("action", "code"), [("drop", MISSING), ("hash", UNSEEN), ("tokenise", UNSEEN)])
-@pytest.mark.parametrize("form", ["v1 rows", "v1 columns", "v1 lists", "v2 json", "gzip"])
+@pytest.mark.parametrize("form", NAMED)
 def test_a_redacted_body_still_decodes(
     redactor: MakeRedactor, schema_file: Path, form: str, action: str, code: int
 ) -> None:
