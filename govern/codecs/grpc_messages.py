@@ -13,6 +13,18 @@ from typing import Final
 from govern.codecs.packing import GZIP_MAGIC, unpack
 from govern.errors import DecodeError
 
+#: Datatype -> the field of a V2 tensor's InferTensorContents that holds its elements.
+CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
 _HEAD: Final = 5
 _PREAMBLE: Final = 6
 #: No protobuf message begins with it: field numbers start at 1.

@@ -23,18 +23,6 @@ from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names, object
 from govern.codecs.v2 import Request, Response
 from govern.errors import DecodeError
 
-#: Datatype -> the field of InferTensorContents that holds its elements.
-_CONTENTS: Final[dict[str, str]] = {
-    "BOOL": "bool_contents",
-    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
-    "INT64": "int64_contents",
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
 _REQUEST: Final = "V2 gRPC request"
 _RESPONSE: Final = "V2 gRPC response"
 
@@ -149,7 +137,7 @@ def _raw(wire: WireTensor, data: bytes, side: str, where: str) -> npt.NDArray[np
 
 
 def _typed(wire: WireTensor, where: str) -> npt.NDArray[np.generic]:
-    field = _CONTENTS.get(wire.datatype)
+    field = grpc_messages.CONTENTS.get(wire.datatype)
     filled = [descriptor.name for descriptor, _ in wire.contents.ListFields()]
     if field is None or any(name != field for name in filled):
         raise DecodeError(

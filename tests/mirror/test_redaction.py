@@ -211,6 +211,11 @@ NAMED: dict[str, Inference] = {
     "v1 lists": inference(dumps({"instances": [list(row.values()) for row in ROWS]})),
     "v2 json": inference(v2(*TENSORS), protocol="v2"),
     "v2 binary": inference(BINARY, protocol="v2", headers=BINARY_HEADERS),
+    "v2 binary without header": inference(BINARY, protocol="v2"),
+    "v2 grpc packed": inference(
+        b"\1" + framed(gzip.compress(message(oip.ModelInferRequest, "inputs", *TENSORS, raw=True)))[1:],
+        protocol="v2-grpc", **CALL,
+    ),
     "v2 grpc typed": inference(
         framed(message(oip.ModelInferRequest, "inputs", *TENSORS, raw=False)),
         protocol="v2-grpc", **CALL,
@@ -408,12 +413,13 @@ UNREADABLE = {
     "no message": inference(b"\x0a" + dumps({"a": SECRET}), content_type="application/protobuf"),
     "another message": inference(b"\xfa\x07\x0d" + SECRET.encode(), content_type="application/protobuf"),
     "no frames": inference(SECRET.encode(), **CALL),
-    "a compressed frame": inference(b"\1" + framed(b"")[1:], **CALL),
+    "a frame of another flag": inference(b"\2" + framed(b"")[1:], **CALL),
+    "a packed frame that is not": inference(b"\1" + framed(b"abc")[1:], **CALL),
     "a cut frame": inference(framed(SECRET.encode())[:-1], **CALL),
     "another call": inference(framed(b""), content_type="application/grpc", path="/grpc.health.v1.Health/Check"),
     "no header length": inference(BINARY, headers={"inference-header-content-length": "x"}),
     "bytes of no tensor": inference(BINARY + SECRET.encode(), headers=BINARY_HEADERS),
-    "binary without its header": inference(BINARY),
+    "binary without its header, and too long": inference(BINARY + SECRET.encode()),
     "deep": inference(b"[" * 100_000),
     "surrogate": inference(b'{"ssn": "\\ud800"}'),
 }  # fmt: skip

@@ -1,16 +1,13 @@
-"""V2 bodies with binary tensor data: a JSON document, and behind it the raw bytes of its tensors, in their order."""
+"""Tensors whose data lie behind a V2 JSON document: see `govern.codecs.v2_binary`."""
 
 from __future__ import annotations
 
 import math
 
+from govern.codecs import v2_binary
 from govern.mirror.redaction.change import Withhold
 from govern.mirror.redaction.elements import pack_elements, unpack_elements
 from govern.mirror.redaction.tensors import described, set_plain_text
-
-#: The header that says how long the JSON document is, and the parameter that says how long a tensor is.
-LENGTH_HEADER = "inference-header-content-length"
-SIZE_PARAMETER = "binary_data_size"
 
 
 class BinaryTensor:
@@ -32,21 +29,14 @@ class BinaryTensor:
         self._tensor["datatype"] = datatype
         parameters = self._tensor["parameters"]
         assert isinstance(parameters, dict)
-        parameters[SIZE_PARAMETER] = len(self.raw)
+        parameters[v2_binary.SIZE] = len(self.raw)
         set_plain_text(self._tensor, datatype)
-
-
-def split(body: bytes, length: str) -> tuple[bytes, bytes]:
-    """The JSON document and the bytes behind it."""
-    if not length.strip().isdecimal() or int(length) > len(body):
-        raise Withhold("the length of the JSON document is none")
-    return body[: int(length)], body[int(length) :]
 
 
 def binary_size(tensor: dict[str, object]) -> int | None:
     """How many bytes behind the document are the tensor's; None when its data are in the document."""
     parameters = tensor.get("parameters")
-    size = parameters.get(SIZE_PARAMETER) if isinstance(parameters, dict) else None
+    size = parameters.get(v2_binary.SIZE) if isinstance(parameters, dict) else None
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0 or "data" in tensor):
         raise Withhold("a tensor's size behind the document is none")
     return size

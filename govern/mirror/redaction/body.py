@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from govern.mirror.redaction.binary import LENGTH_HEADER, BinaryTensor, binary_size, split
+from govern.codecs import grpc_messages, v2_binary
+from govern.mirror.redaction.binary import BinaryTensor, binary_size
 from govern.mirror.redaction.change import Change, Place, Withhold
 from govern.mirror.redaction.path import may_reach_elements, rewrite
 from govern.mirror.redaction.protobuf import InferMessage
@@ -20,6 +21,8 @@ _TENSORS: Final = {"request": "inputs", "response": "outputs"}
 #: The prefix of a message in a gRPC stream: whether it is compressed, and its length.
 _PREFIX: Final = struct.Struct(">?I")
 
+#: A document takes some ten times its length in memory while it is changed; the shipper's memory is bounded.
+_DOCUMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 _STREAM: Final = "ModelStreamInfer"
 _METHODS: Final = frozenset({"ModelInfer", _STREAM})
 
@@ -53,72 +56,53 @@ def redact_body(body: bytes, rules: Rules, context: Context) -> Written:
     Raises:
         Withhold: the body is not understood, or a rule cannot be sure of what it would have to find.
     """
+    if len(body) > _DOCUMENT_BYTES_MAX:
+        raise Withhold("the unpacked body is too long to be read here")
     kind = context.content_type.partition(";")[0].strip().lower()
     if kind.startswith("application/grpc"):
         if context.method not in _METHODS:
             raise Withhold("the messages are those of another call")
-        return Written(b"".join(_framed(body, rules, context)))
+        return Written(_messages(body, rules, context, prefixed=True))
     if kind == "application/protobuf":
-        return Written(_message(body, rules, context))
+        return Written(_messages(body, rules, context, prefixed=False))
     if kind == "text/event-stream":
         return Written(_events(body, rules, context))
-    if LENGTH_HEADER in context.headers:
-        return _with_binary(body, rules, context)
-    return Written(_json(body, rules, context))
+    return _document(body, rules, context)
 
 
-def _framed(body: bytes, rules: Rules, context: Context) -> Iterator[bytes]:
-    at = 0
-    while at < len(body):
-        if at + _PREFIX.size > len(body):
-            raise Withhold("a message is cut")
-        compressed, length = _PREFIX.unpack_from(body, at)
-        start = at + _PREFIX.size
-        at = start + length
-        if compressed or at > len(body):
-            raise Withhold("a message is compressed or cut")
-        message = _message(body[start:at], rules, context)
-        yield _PREFIX.pack(False, len(message)) + message
+def _messages(body: bytes, rules: Rules, context: Context, *, prefixed: bool) -> bytes:
+    written: list[bytes] = []
+    messages = grpc_messages.split(body, context.content_type, what=context.side)
+    if sum(map(len, messages)) > _DOCUMENT_BYTES_MAX:
+        raise Withhold("the unpacked messages are too long to be read here")
+    for data in messages:
+        message = InferMessage(data, side=context.side, stream=context.method == _STREAM)
+        for place, change in rules:
+            message.apply(place, change, context.features)
+        redacted = message.to_bytes()
+        written += [_PREFIX.pack(False, len(redacted)), redacted] if prefixed else [redacted]
+    return b"".join(written) if _found(rules) else body
 
 
-def _message(data: bytes, rules: Rules, context: Context) -> bytes:
-    message = InferMessage(data, side=context.side, stream=context.method == _STREAM)
-    before = _found(rules)
-    for place, change in rules:
-        message.apply(place, change, context.features)
-    return message.to_bytes() if _found(rules) > before else data
-
-
-def _json(body: bytes, rules: Rules, context: Context) -> bytes:
-    document = _parsed(body)
-    before = _found(rules)
-    _apply(document, {}, rules, context)
-    if _found(rules) > before:
-        return _dumped(document)
-    _refuse_hidden(body)
-    return body
-
-
-def _with_binary(body: bytes, rules: Rules, context: Context) -> Written:
-    head, tail = split(body, context.headers[LENGTH_HEADER])
+def _document(body: bytes, rules: Rules, context: Context) -> Written:
+    """A JSON document, with the binary data of its tensors behind it, if there are any."""
+    head, tail = v2_binary.split(body, v2_binary.json_size(context.headers), what=context.side)
     document = _parsed(head)
     items = document.get(_TENSORS[context.side]) if isinstance(document, dict) else None
     binary: dict[int, BinaryTensor] = {}
-    at = 0
     for item in items if isinstance(items, list) else []:
         size = binary_size(item) if isinstance(item, dict) else None
         if size is not None:
-            binary[id(item)] = BinaryTensor(item, tail[at : at + size])
-            at += size
-    if at != len(tail):
-        raise Withhold("the bytes behind the document are not those of its tensors")
+            binary[id(item)] = BinaryTensor(item, tail.take(size, where=context.side))
+    tail.end(what=context.side)
     before = _found(rules)
     _apply(document, binary, rules, context)
     if _found(rules) == before:
         _refuse_hidden(head)
         return Written(body)
-    written = _dumped(document)
-    return Written(written + b"".join(tensor.raw for tensor in binary.values()), {LENGTH_HEADER: str(len(written))})
+    written = msgspec.json.encode(document)
+    headers = {v2_binary.HEADER: str(len(written))} if v2_binary.HEADER in context.headers else {}
+    return Written(written + b"".join(tensor.raw for tensor in binary.values()), headers)
 
 
 def _events(body: bytes, rules: Rules, context: Context) -> bytes:
@@ -137,7 +121,7 @@ def _events(body: bytes, rules: Rules, context: Context) -> bytes:
             raise Withhold("an event has a field that no event has")
         kept = [line for line, (name, _, _) in zip(lines, fields, strict=True) if name != "data"]
         if data and data != "[DONE]":
-            data = _json(data.encode(), rules, context).decode()
+            data = _document(data.encode(), rules, context).body.decode()
         if lines:
             written.append("\n".join([*kept, *(f"data: {line}" for line in data.split("\n") if data)]) + "\n\n")
     return "".join(written).encode() if _found(rules) > before else body
@@ -195,10 +179,6 @@ def _parsed(body: bytes) -> object:
         return json.loads(body)
     except ValueError:
         raise Withhold("the body is no JSON") from None
-
-
-def _dumped(document: object) -> bytes:
-    return msgspec.json.encode(document)
 
 
 def _refuse_hidden(body: bytes) -> None:

@@ -7,26 +7,16 @@ not what its fields say, are reasons to withhold it.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from govern.codecs import grpc_messages
 from govern.codecs import open_inference_pb2 as oip
 from govern.mirror.redaction.change import Change, Place, Withhold
 from govern.mirror.redaction.elements import as_bytes, as_text, pack_elements, unpack_elements
 from govern.mirror.redaction.path import may_reach_elements, rewrite
 from govern.mirror.redaction.tensors import redact_tensors
-
-_CONTENTS: Final = {
-    "BOOL": "bool_contents",
-    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
-    "INT64": "int64_contents",
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
 
 
 class ProtobufTensor:
@@ -56,7 +46,7 @@ class ProtobufTensor:
         if self._raws:
             return unpack_elements(self.datatype, self._raws[self._where], count)
         held = [value for _, value in self._tensor.contents.ListFields()]
-        field = _CONTENTS.get(self.datatype)
+        field = grpc_messages.CONTENTS.get(self.datatype)
         if field is None or len(held) > 1 or len(getattr(self._tensor.contents, field)) != count:
             raise Withhold("a tensor's contents do not fit its shape and datatype")
         values = list(getattr(self._tensor.contents, field))
@@ -75,7 +65,7 @@ class ProtobufTensor:
             if datatype == "BYTES"
             else [math.nan if value is None else value for value in elements]
         )
-        getattr(self._tensor.contents, _CONTENTS[datatype]).extend(values)
+        getattr(self._tensor.contents, grpc_messages.CONTENTS[datatype]).extend(values)
 
 
 class InferMessage:

@@ -23,8 +23,6 @@ _log: Final = logging.getLogger(__name__)
 
 #: From this status on a response tells of an error, often with the input in it.
 _ERROR_STATUS: Final = 400
-#: A document takes some ten times its length in memory while it is changed; the shipper's memory is bounded.
-_UNPACKED_BYTES_MAX: Final = 8 * 1024 * 1024
 _WITHHELD_TEXT: Final = "withheld"
 #: A log line for the first body that had to be withheld and every thousandth: it must not flood the log.
 _LOG_EVERY: Final = 1000
@@ -106,8 +104,6 @@ class Redactor:
             body = unpack(payload.body, payload.content_encoding, what=side)
         except BadInput:
             raise Withhold("the body cannot be unpacked") from None
-        if len(body) > _UNPACKED_BYTES_MAX:
-            raise Withhold("the unpacked body is too long to be read here")
         rules = [(place, Change(place.action, self._keys)) for place in places]
         context = Context(
             side=side,
