@@ -28,6 +28,7 @@ from govern.cli._mirror import (
 from govern.cli.mirror_detokenise import detokenise
 from govern.cli.mirror_schema import schema
 from govern.cli.mirror_seldon_topics import seldon_topics
+from govern.cli.mirror_sink import sink
 from govern.cli.mirror_spool import app as spool_app
 from govern.cli.mirror_unseal import unseal
 from govern.mirror.config import MirrorConfig
@@ -47,6 +48,7 @@ app.command("schema")(schema)
 app.command("detokenise")(detokenise)
 app.command("unseal")(unseal)
 app.command("seldon-topics")(seldon_topics)
+app.command("sink")(sink)
 
 
 @app.command()

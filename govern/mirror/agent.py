@@ -41,6 +41,8 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     revision: str = ""
     endpoint: str = ""
+    #: What it captures: "inferences", or "feedback", which is shipped but no part of the account of inferences.
+    stream: str = "inferences"
 
 
 class Counts(NamedTuple):

@@ -26,6 +26,8 @@ from govern.mirror.config import MirrorConfig
 
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
+#: By which a closed payload is longer: the nonce, and AES-GCM's tag.
+OVERHEAD_BYTES: Final = _NONCE_BYTES + 16
 _ID_FILE: Final = "key.id"
 
 

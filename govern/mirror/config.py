@@ -23,6 +23,7 @@ from govern.mirror.redaction.config import RedactionConfig
 from govern.mirror.sampling import SamplingConfig
 from govern.mirror.segment import HEADER_BYTES, frame_bytes
 from govern.mirror.seldon.config import SeldonConfig
+from govern.mirror.sink.config import SinkConfig
 from govern.mirror.tls import TlsConfig
 
 #: What a record takes beside its two bodies: ids, path and content types, each of bounded length, and field names.
@@ -100,6 +101,7 @@ class MirrorConfig(BaseModel):
     sampling: SamplingConfig = Field(
         default=SamplingConfig(), description="Rates of services, models and outcomes, where they differ from it."
     )
+    sink: SinkConfig = Field(default=SinkConfig(), description="The CloudEvents sink, `govern mirror sink`.")
     headers: tuple[str, ...] = Field(
         default=("inference-header-content-length",),
         description="Headers of request and response that a record keeps; of the others no trace stays.",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from govern.mirror.captured import Captured, CapturedFeedback, decode
 from govern.mirror.cipher import FrameCipher, known_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.segment import ENCRYPTED, REDACTED, Frame
-from govern.record import Inference
 
 _log: Final = logging.getLogger(__name__)
 
@@ -30,10 +29,12 @@ class Leaving:
         self._config = config
         self._key: bytes | None = None
         self._ciphers: dict[str, FrameCipher] = {}
-        self._decode: Callable[[bytes], Inference] = msgspec.msgpack.Decoder(Inference).decode
 
-    def record(self, agent: str, frame: Frame) -> Inference | None:
-        """The frame's record; None when it cannot be read, or is none of this agent's (found behind damage)."""
+    def record(self, agent: str, frame: Frame) -> Captured | None:
+        """The frame's record; None when it cannot be read, or is none of this agent's (found behind damage).
+
+        Feedback leaves as it is: it is a label or a reward, and no part of a body that rules name.
+        """
         payload: bytes | None = frame.payload
         if frame.flags & ENCRYPTED:
             payload = self._open(agent, frame)
@@ -41,13 +42,15 @@ class Leaving:
                 _log.error("agent %s: record %d cannot be decrypted: its key is gone", agent, frame.seq)
                 return None
         try:
-            record = self._decode(payload or b"")
+            record = decode(payload or b"")
         except msgspec.DecodeError as error:
             _log.error("agent %s: record %d cannot be read: %s", agent, frame.seq, error)
             return None
         if record.capture.agent != agent or record.capture.seq != frame.seq:
             return None
-        return record if frame.flags & REDACTED else self.redactor.of(record)
+        if isinstance(record, CapturedFeedback) or frame.flags & REDACTED:
+            return record
+        return self.redactor.of(record)
 
     def forget(self, agent: str) -> None:
         self._ciphers.pop(agent, None)

@@ -7,7 +7,7 @@ from opentelemetry import trace
 
 from govern.bus.protocol import Outgoing
 from govern.codecs.cloudevents import to_message
-from govern.record import Inference
+from govern.record import Feedback, Inference
 from govern.telemetry import spans
 from govern.telemetry.tracing import context_of, traceparent_of
 
@@ -23,6 +23,9 @@ class Messages:
     def __init__(self, source: str, tracer: trace.Tracer | None) -> None:
         self._source = source
         self._tracer = tracer
+
+    def of_feedback(self, record: Feedback) -> Outgoing:
+        return to_message(record, source=self._source)
 
     def of(self, record: Inference) -> tuple[Outgoing, trace.Span | None]:
         """The message, and its span if there is one: started, to be ended once the message is on the bus."""

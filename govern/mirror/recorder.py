@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -241,6 +242,21 @@ def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
     Raises:
         Unavailable: the spool's folder is not usable, or must be encrypted and there is no memory for its key.
     """
+    return Recorder(config, open_spool(config), source=source)
+
+
+def open_spool(
+    config: MirrorConfig, *, stream: str = "inferences", on_segment: Callable[[Path], None] | None = None
+) -> SpoolWriter:
+    """A new agent in the configured spool.
+
+    Args:
+        stream: what it captures.
+        on_segment: as of `SpoolWriter`.
+
+    Raises:
+        Unavailable: as `open_recorder` does.
+    """
     info = AgentInfo(
         agent=agent_name(config.pod),
         pod=config.pod,
@@ -249,16 +265,17 @@ def open_recorder(config: MirrorConfig, *, source: str = "proxy") -> Recorder:
         model=config.model,
         revision=config.revision,
         endpoint=config.endpoint,
+        stream=stream,
     )
     key = needed_key(config)
-    spool = SpoolWriter(
+    return SpoolWriter(
         config.spool_dir,
         info,
         segment_bytes=config.segment_bytes,
         spool_bytes=config.spool_bytes,
         cipher=None if key is None else FrameCipher(key, info.agent),
+        on_segment=on_segment,
     )
-    return Recorder(config, spool, source=source)
 
 
 def is_synthetic(headers: Headers) -> bool:

@@ -151,6 +151,11 @@ class SegmentWriter:
             os.close(fd)
         self._words = memoryview(self._map)[:HEADER_BYTES].cast("Q")
 
+    @property
+    def room(self) -> int:
+        """Bytes that are left for frames."""
+        return self._size - self._end
+
     def begin(self, first_seq: int) -> None:
         """Take the segment into use: its first frame will carry `first_seq`."""
         self._words[3] = first_seq

@@ -25,6 +25,7 @@ from govern.bus.topics import specs, topic
 from govern.errors import ArtifactError, Unavailable
 from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
+from govern.mirror.captured import Captured, CapturedFeedback
 from govern.mirror.cipher import needed_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics
@@ -95,6 +96,11 @@ class _Agent:
         counts = self.view.counts() if self.view is not None else Counts()
         return counts._replace(captured=max(counts.captured, self.committed.next_seq))
 
+    @property
+    def counted(self) -> bool:
+        """Whether it has a part in the account of inferences."""
+        return self.view is not None and self.info.stream == "inferences"
+
     def alive(self) -> bool:
         return self.view is not None and self.view.alive()
 
@@ -132,6 +138,7 @@ class Shipper:
         disk = () if config.disk_dir is None else (config.disk_dir,)
         self._folders: tuple[Path, ...] = (config.spool_dir, *disk)
         self._inferences = topic(config.namespace, "inferences")
+        self._feedback = topic(config.namespace, "feedback")
         self._positions = topic(config.namespace, "positions")
         self._agents: dict[str, _Agent] = {}
         self._stored: dict[str, Position] = {}
@@ -225,7 +232,7 @@ class Shipper:
 
     async def _ship(self, bus: Bus, stop: asyncio.Event, *, until_agents_end: bool) -> None:
         """Ship over one connection."""
-        needed = {self._inferences, self._positions}
+        needed = {self._inferences, self._feedback, self._positions}
         await bus.ensure_topics(
             [
                 msgspec.structs.replace(spec, message_bytes=self._config.message_bytes)
@@ -287,7 +294,7 @@ class Shipper:
             agent.committed = agent.tail.position
         if records:
             self._n_shipped += len(records)
-            self._count(shipped=records)
+            self._count(shipped=[record for record in records if isinstance(record, Inference)])
         self._delete_shipped()
         await self._take_back(transactor, self._retire(spent))
         return len(records)
@@ -337,11 +344,15 @@ class Shipper:
         return batch, spent
 
     async def _publish(
-        self, transactor: Transactor, batch: list[tuple[_Agent, Piece]], records: list[Inference]
+        self, transactor: Transactor, batch: list[tuple[_Agent, Piece]], records: list[Captured]
     ) -> list[tuple[Span, Inference]]:
         messages: list[Outgoing] = []
+        feedback: list[Outgoing] = []
         spans: list[tuple[Span, Inference]] = []
         for record in records:
+            if isinstance(record, CapturedFeedback):
+                feedback.append(self._messages.of_feedback(record.feedback))
+                continue
             message, span = self._messages.of(record)
             messages.append(message)
             if span is not None:
@@ -353,6 +364,8 @@ class Shipper:
         ]
         async with transactor.transaction() as transaction:
             await transaction.publish(self._inferences, messages)
+            if feedback:
+                await transaction.publish(self._feedback, feedback)
             await transaction.publish(self._positions, positions)
         return spans
 
@@ -379,7 +392,8 @@ class Shipper:
                     _log.error("agent %s: its last %d records are lost", name, lost)
                     self._lost(agent.info, lost)
                 try:
-                    self._metrics.retire(agent.info, counts)
+                    if agent.counted:
+                        self._metrics.retire(agent.info, counts)
                 except OSError as error:
                     _log.warning("the counts of agent %s cannot be kept yet: %s", name, error)
                     continue
@@ -404,7 +418,7 @@ class Shipper:
         self._metrics.held(self._config.namespace, self._config.service, held)
 
     def _count(self, *, shipped: Sequence[Inference] = ()) -> None:
-        agents = {name: (agent.info, agent.counts()) for name, agent in self._agents.items() if agent.view}
+        agents = {name: (agent.info, agent.counts()) for name, agent in self._agents.items() if agent.counted}
         pending = {
             name: counts.captured - self._agents[name].committed.next_seq for name, (_, counts) in agents.items()
         }

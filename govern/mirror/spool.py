@@ -11,13 +11,14 @@ import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from govern.errors import Unavailable
 from govern.mirror import folder
 from govern.mirror.agent import AgentFile, AgentInfo, Counts
-from govern.mirror.cipher import FrameCipher
+from govern.mirror.cipher import OVERHEAD_BYTES, FrameCipher
 from govern.mirror.segment import ENCRYPTED, HEADER_BYTES, SegmentWriter, frame_bytes
 
 _log: Final = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class SpoolWriter:
         spool_bytes: what the segments of all agents may take in the folder together. Each agent looks before it
             makes a segment, so agents that look at the same moment can exceed it by one segment each.
         cipher: encrypts what is appended, where the folder is on a disk.
+        on_segment: called with each segment's path before it is used, from the thread that makes segments; an
+            OSError of it is as if there were no room.
 
     Raises:
         Unavailable: the folder is not usable, or has no room for the agent's own file.
@@ -51,9 +54,11 @@ class SpoolWriter:
         segment_bytes: int,
         spool_bytes: int,
         cipher: FrameCipher | None = None,
+        on_segment: Callable[[Path], None] | None = None,
     ) -> None:
         folder.make_private(spool_dir)
         self.info = info
+        self._on_segment = on_segment
         self._folder = spool_dir
         self._segment_bytes = segment_bytes
         self._spool_bytes = spool_bytes
@@ -96,6 +101,18 @@ class SpoolWriter:
     @property
     def counts(self) -> Counts:
         return Counts(self._captured, self._sampled_out, self._dropped)
+
+    @property
+    def writing(self) -> int:
+        """Number of the segment that the last record went to, or the first one will go to."""
+        return 0 if self._current is None else self._current.number
+
+    def room_for(self, payload_bytes: int) -> bool:
+        """Whether the next `append` of so much will find room; for callers that can keep a record themselves."""
+        needed = frame_bytes(payload_bytes + (0 if self._cipher is None else OVERHEAD_BYTES))
+        if self._current is not None and needed <= self._current.room:
+            return True
+        return bool(self._ready) and HEADER_BYTES + needed <= self._segment_bytes
 
     def append(self, payload: bytes) -> bool:
         """Capture a record under `next_seq`; False when there is no room, and it is counted as dropped."""
@@ -178,6 +195,8 @@ class SpoolWriter:
                 size=self._segment_bytes,
                 flags=0 if self._cipher is None else ENCRYPTED,
             )
+            if self._on_segment is not None:
+                self._on_segment(path)
         except OSError as error:
             if not self._full_logged:
                 self._full_logged = True

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from govern.errors import ArtifactError
+from govern.mirror.captured import Captured
 from govern.mirror.folder import segment_path, segments
 from govern.mirror.leaving import Leaving
 from govern.mirror.segment import HEADER_BYTES, Damage, Frame, SegmentReader
-from govern.record import Inference
 
 _log: Final = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 class Piece(NamedTuple):
     """Records read, and the position after them."""
 
-    records: list[Inference]
+    records: list[Captured]
     position: Position
     n_bytes: int
 
@@ -142,7 +142,7 @@ class Tail:
 
     def _piece(self, found: list[Frame | Damage]) -> Piece:
         position = self.position
-        records: list[Inference] = []
+        records: list[Captured] = []
         next_seq, corrupt = position.next_seq, position.corrupt
         for item in found:
             if isinstance(item, Damage):

@@ -59,6 +59,15 @@ class Metrics:
         self.spool_bytes = gauge("govern_spool_bytes", "Bytes that the spool holds, in memory and on disk.")
         self.spool_pending = gauge("govern_spool_pending_records", "Captured inferences not yet on the bus.")
 
+        self.sink_joined = counter("govern_sink_joined", "Inferences whose two halves the sink joined.")
+        self.sink_orphaned = counter("govern_sink_orphaned", "Inferences recorded with one half only.")
+        self.sink_feedback = counter("govern_sink_feedback", "Feedback events recorded.")
+        self.sink_duplicates = counter("govern_sink_duplicates", "Events that were delivered before.")
+        self.sink_refused = counter("govern_sink_refused", "Events answered 503 for want of room; the broker repeats.")
+        self.sink_malformed = counter("govern_sink_malformed", "Events answered 4xx: no CloudEvents, or too long.")
+        self.sink_ignored = counter("govern_sink_ignored", "Events of types that the sink does not record.")
+        self.sink_pending = gauge("govern_sink_pending_halves", "Halves that wait for their other half.")
+
         self.inferences = counter("govern_inferences", "Inferences that a pipeline read.")
         self.inference_errors = counter("govern_inference_errors", "Inferences with status >= 400 or no response.")
         self.inference_duration = histogram(
