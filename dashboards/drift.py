@@ -92,6 +92,7 @@ def _rows() -> list[tuple[str, list[PanelBuilder]]]:
         ("Drift by feature", _drift()),
         ("Outliers and adversarial inputs", _instances()),
         ("Traffic and latency", _traffic()),
+        ("CloudEvents sink", _sink()),
         ("Freshness and lag", _freshness()),
         ("Explanations and audit", _audit()),
     ]
@@ -279,6 +280,42 @@ def _traffic() -> list[PanelBuilder]:
             query(f"sum by (service) (govern_spool_bytes{_SERVICE})", "{{service}}"),
             unit="bytes",
             span=6,
+        ),
+    ]
+
+
+def _sink() -> list[PanelBuilder]:
+    def events(metric: str) -> str:
+        return f"sum by (namespace) (rate({metric}{_NAMESPACE}{_RATE}))"
+
+    return [
+        lines(
+            "Inferences from other loggers",
+            "What became of the halves that KServe's and Seldon's loggers sent. Recorded alone: the other half did not "
+            "come in time; KServe sends none for a call that failed.",
+            query(events("govern_sink_joined_total"), "{{namespace}} joined"),
+            query(events("govern_sink_orphaned_total"), "{{namespace}} recorded alone"),
+            query(events("govern_sink_feedback_total"), "{{namespace}} feedback"),
+            unit="reqps",
+            span=8,
+        ),
+        lines(
+            "Events not recorded",
+            "Delivered again, refused for want of room (the broker repeats them), malformed, or of a type that is not "
+            "recorded. Refused for long: the shipper does not reach the bus, or halves wait for others in vain.",
+            query(events("govern_sink_duplicates_total"), "{{namespace}} delivered again"),
+            query(events("govern_sink_refused_total"), "{{namespace}} refused"),
+            query(events("govern_sink_malformed_total"), "{{namespace}} malformed"),
+            query(events("govern_sink_ignored_total"), "{{namespace}} of other types"),
+            unit="reqps",
+            span=8,
+        ),
+        lines(
+            "Halves that wait",
+            "Halves whose other one has not come yet. At sink.pending the sink refuses more.",
+            query(f"sum by (namespace) (govern_sink_pending_halves{_NAMESPACE})", "{{namespace}}"),
+            unit="none",
+            span=8,
         ),
     ]
 

@@ -31,6 +31,15 @@ def _mirror(metrics: Metrics) -> None:
     metrics.spool_corrupt.labels(*names).inc()
     metrics.spool_bytes.labels(*names).set(4096)
     metrics.spool_pending.labels(*names).set(3)
+    metrics.sink_joined.labels(*names).inc(50)
+    metrics.sink_orphaned.labels(*names).inc(2)
+    metrics.sink_feedback.labels(*names).inc(4)
+    metrics.sink_duplicates.labels(*names).inc(3)
+    sink = labels(namespace=NAMESPACE)
+    metrics.sink_refused.labels(*sink).inc(1)
+    metrics.sink_malformed.labels(*sink).inc(1)
+    metrics.sink_ignored.labels(*sink).inc(1)
+    metrics.sink_pending.labels(*sink).set(7)
 
 
 def _worker(metrics: Metrics) -> None:
