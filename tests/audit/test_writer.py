@@ -124,6 +124,38 @@ async def test_every_audited_topic_is_recorded(bus: Bus, log: Log) -> None:
         assert {one.kind: one.entries for one in view.statistics()} == {"inference": len(streams), "undecodable": 1}
 
 
+async def test_a_body_that_cannot_be_decoded_is_recorded_with_all_its_bytes(bus: Bus, log: Log) -> None:
+    bodies = {
+        "v2": b'{"inputs": [{"name": "x"',
+        "v2-grpc": b"\x00\x00\x00\x00\x09cut",
+        "seldon-v1": b'{"data": {"tensor": {"shape": [9], "values": [1]}}}',
+        "openai": b"data: {oops\n\n",
+        "unknown": b"\xff\x00",
+    }
+    undecodable = [
+        records.Inference(
+            id=f"inf-{protocol}",
+            request_id=protocol,
+            namespace=log.namespace,
+            protocol=protocol,
+            status_code=200,
+            request=records.Payload(body=body, size=len(body)),
+        )
+        for protocol, body in bodies.items()
+    ]
+    await bus.publish(
+        topic(log.namespace, "inferences"), [to_message(one, source="/test", partition=0) for one in undecodable]
+    )
+    async with running(writer_of(bus, log.store)):
+        await recorded(log, len(bodies))
+    with log.query().snapshot() as view:
+        boxes = {
+            entry.request_id: view.open_box(entry.index, log.keys.encryption)
+            for entry in view.all(Filter(kind="inference"))
+        }
+    assert {name: box.values["request.body"] for name, box in boxes.items() if box} == bodies
+
+
 async def test_a_second_writer_goes_on_where_the_first_ended(bus: Bus, log: Log) -> None:
     name = topic(log.namespace, "inferences")
     await bus.publish(name, [inference(log.namespace, n) for n in range(20)])

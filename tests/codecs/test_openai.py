@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from govern.codecs.tensor import Tensor
 from govern.errors import DecodeError
 from govern.schema import Feature, FeatureSchema
 
+GOLDEN = Path(__file__).parent / "golden"
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
@@ -222,3 +224,26 @@ def test_a_wrong_response_is_named(body: bytes, message: str) -> None:
 def test_the_content_type_alone_makes_a_stream() -> None:
     with pytest.raises(DecodeError, match=re.escape("has no event: 2 bytes")):
         openai.decode_response(b"{}", "text/event-stream")
+
+
+def test_openais_own_client_reads_the_same() -> None:
+    """The oracle of `golden/make_openai.py`."""
+    known = json.loads((GOLDEN / "openai.json").read_text(encoding="utf-8"))
+    stream, embeddings = sorted(known)
+    response = openai.decode_response((GOLDEN / stream).read_bytes())
+    usage = response.usage
+    assert response.complete
+    assert usage is not None
+    assert known[stream] == {
+        "choices": [
+            {
+                "text": choice.text,
+                "tool_calls": [[one.id, one.name, one.arguments] for one in choice.tool_calls],
+                "finish_reason": choice.finish_reason,
+            }
+            for choice in response.choices
+        ],
+        "usage": [usage.prompt_tokens, usage.completion_tokens],
+    }
+    vectors = openai.decode_response((GOLDEN / embeddings).read_bytes()).embeddings
+    assert [list(vector) for vector in vectors] == known[embeddings]["embeddings"]
