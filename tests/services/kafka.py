@@ -86,6 +86,13 @@ class Kafka:
         """kill -9; the data stays."""
         self._process.kill()
 
+    def pause(self) -> None:
+        """SIGSTOP; connections stay open, and nobody answers."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        self._process.resume()
+
     def restart(self) -> None:
         """Stop if it runs, and start again on the same port and data."""
         self.stop()

@@ -118,6 +118,23 @@ class Process:
             self._process.wait(STOP_DEADLINE_S)
         self.kill()
 
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nobody."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """Ask the server to end, and do not wait for it."""
+        os.kill(self.pid, self._stop_signal)
+
+    def wait(self) -> int:
+        """The exit status of a server that ends by itself; fails when it does not."""
+        if self._process is None:
+            raise ServiceError(f"{self._command[-1]} is not running")
+        return self._process.wait(STOP_DEADLINE_S)
+
     def kill(self) -> None:
         """SIGKILL to the whole group."""
         if self._process is None:
