@@ -36,6 +36,7 @@ from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.folder import make_private
 from govern.mirror.proxy import Proxy
 from govern.mirror.recorder import open_recorder
+from govern.mirror.reload import Reload, reloading
 from govern.mirror.shipper import Shipper
 from govern.telemetry.http import serve_metrics
 from govern.telemetry.logging import configure
@@ -67,27 +68,24 @@ def proxy(
     print_config: PrintConfigOption = False,
 ) -> None:
     """Relay requests to a model server and capture every inference, until SIGTERM or Ctrl-C."""
-    settings = configured(
-        config,
-        show=print_config,
-        flags={
-            "listen": listen,
-            "upstream": upstream,
-            "namespace": namespace,
-            "service": service,
-            "model": model,
-            "revision": revision,
-            "endpoint": endpoint,
-            "pod": pod,
-            "sampling_rate": sampling_rate,
-            "spool_dir": spool_dir,
-        },
-    )
+    flags = {
+        "listen": listen,
+        "upstream": upstream,
+        "namespace": namespace,
+        "service": service,
+        "model": model,
+        "revision": revision,
+        "endpoint": endpoint,
+        "pod": pod,
+        "sampling_rate": sampling_rate,
+        "spool_dir": spool_dir,
+    }
+    settings = configured(config, show=print_config, flags=flags)
     configure(level="INFO", json=not sys.stderr.isatty())
-    run(_proxy(settings))
+    run(_proxy(settings, Reload(config, flags, settings)))
 
 
-async def _proxy(settings: MirrorConfig) -> None:
+async def _proxy(settings: MirrorConfig, reload: Reload) -> None:
     host, _ = settings.listen_address
 
     def started(port: int) -> None:
@@ -96,7 +94,8 @@ async def _proxy(settings: MirrorConfig) -> None:
 
     recorder = open_recorder(settings)
     try:
-        await Proxy(settings, recorder).serve(_stop_on_signals(), started=started)
+        async with reloading(reload, recorder.apply):
+            await Proxy(settings, recorder).serve(_stop_on_signals(), started=started)
     finally:
         recorder.close()
 
@@ -122,25 +121,22 @@ def ship(
     print_config: PrintConfigOption = False,
 ) -> None:
     """Carry what was captured to the bus, until SIGTERM or Ctrl-C, and then until the agents of the spool end."""
-    settings = configured(
-        config,
-        show=print_config,
-        flags={
-            "bus": bus,
-            "namespace": namespace,
-            "service": service,
-            "pod": pod,
-            "spool_dir": spool_dir,
-            "disk_dir": disk_dir,
-            "metrics_listen": metrics_listen,
-        },
-    )
+    flags = {
+        "bus": bus,
+        "namespace": namespace,
+        "service": service,
+        "pod": pod,
+        "spool_dir": spool_dir,
+        "disk_dir": disk_dir,
+        "metrics_listen": metrics_listen,
+    }
+    settings = configured(config, show=print_config, flags=flags)
     require_bus(settings)
     configure(level="INFO", json=not sys.stderr.isatty())
-    run(_ship(settings, otlp))
+    run(_ship(settings, otlp, Reload(config, flags, settings)))
 
 
-async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
+async def _ship(settings: MirrorConfig, otlp: str | None, reload: Reload) -> None:
     registry = SnapshotRegistry()
     host, port = settings.metrics_address
     make_private(settings.spool_dir)
@@ -155,4 +151,5 @@ async def _ship(settings: MirrorConfig, otlp: str | None) -> None:
             tracer=provider.get_tracer("govern.mirror") if otlp else None,
         )
         typer.echo(f"shipping {settings.spool_dir} to {settings.bus}, metrics on {served.url}/metrics", err=True)
-        await shipper.run(_stop_on_signals())
+        async with reloading(reload, shipper.apply):
+            await shipper.run(_stop_on_signals())

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from govern.bus.topics import topic
+from govern.mirror.fan_out import Target
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.loading import Loaded, read
 from govern.mirror.redaction.config import RedactionConfig
@@ -122,6 +124,9 @@ class MirrorConfig(BaseModel):
     message_bytes: int = Field(
         default=1_000_000, gt=0, description="Longest message that the bus takes (Kafka's default: 1,048,576)."
     )
+    fan_out: tuple[Target, ...] = Field(
+        default=(), description="Further topics that get the records, or some of them, in the same transaction."
+    )
     metrics_listen: str = Field(default="127.0.0.1:9464", description="host:port of the shipper's metrics.")
 
     seldon: SeldonConfig = Field(default=SeldonConfig(), description="Recording Seldon Core v2's own Kafka topics.")
@@ -153,6 +158,14 @@ class MirrorConfig(BaseModel):
             raise ValueError(
                 f"upstream: tls.{self.tls.of_upstream[0]} is for an https upstream; give https://host:port"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _topics(self) -> Self:
+        names = [topic(self.namespace, "inferences"), *(target.name for target in self.fan_out)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"fan_out: {twice} would get records twice; name each topic once, but not the main one")
         return self
 
     @model_validator(mode="after")

@@ -219,6 +219,10 @@ class Recorder:
             self.lose(failure)
             return None
 
+    def apply(self, config: MirrorConfig) -> None:
+        """Follow another configuration's rules from the next exchange on; those under way keep theirs."""
+        self.rules = Rules(config)
+
     def lose(self, failure: Exception) -> None:
         """Count an inference that could not be captured."""
         if self._failures % _LOG_EVERY == 0:

@@ -22,20 +22,24 @@ from opentelemetry.trace import Span, Tracer
 
 from govern.bus.protocol import Bus, BusError, Outgoing, Partition, Transactor
 from govern.bus.topics import specs, topic
+from govern.codecs.cloudevents import to_message
 from govern.errors import ArtifactError, Unavailable
+from govern.ids import uuid7
 from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
 from govern.mirror.captured import Captured, CapturedFeedback
 from govern.mirror.cipher import needed_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics
+from govern.mirror.fan_out import FanOut
 from govern.mirror.inspect import count_records
 from govern.mirror.leaving import Leaving
 from govern.mirror.messages import Messages
 from govern.mirror.redaction.redactor import Redactor
+from govern.mirror.reload import digest
 from govern.mirror.spill import Spill
 from govern.mirror.tail import Piece, Position, Tail
-from govern.record import Inference
+from govern.record import SCHEMA_VERSION, ConfigChange, Inference
 
 _log: Final = logging.getLogger(__name__)
 
@@ -79,6 +83,14 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     spool: str
     position: Position
+
+
+class _Rules(NamedTuple):
+    """What is to be followed from the next transaction on."""
+
+    redactor: Redactor
+    fan_out: FanOut
+    digest: str
 
 
 class _Agent:
@@ -134,15 +146,20 @@ class Shipper:
         self._open_bus = open_bus
         self._metrics = metrics
         self._leaving = Leaving(config, Redactor(config.redaction, body_bytes=config.body_bytes))
-        self._messages = Messages(f"/govern/mirror/{config.pod}", tracer)
+        self._source = f"/govern/mirror/{config.pod}"
+        self._messages = Messages(self._source, tracer)
         disk = () if config.disk_dir is None else (config.disk_dir,)
         self._folders: tuple[Path, ...] = (config.spool_dir, *disk)
+        self._fan_out = FanOut(config.fan_out)
         self._inferences = topic(config.namespace, "inferences")
         self._feedback = topic(config.namespace, "feedback")
         self._positions = topic(config.namespace, "positions")
+        self._changes = topic(config.namespace, "config")
+        self._rules_digest = digest(config)
         self._agents: dict[str, _Agent] = {}
         self._stored: dict[str, Position] = {}
         self._spool_id = ""
+        self._wanted: _Rules | None = None
         self._n_shipped = 0
         self._n_lost = 0
 
@@ -155,6 +172,15 @@ class Shipper:
         """
         needed_key(self._config)
         await self._run(stop, until_agents_end=True)
+
+    def apply(self, config: MirrorConfig) -> None:
+        """Follow another configuration's redaction and fan-out from the next transaction on, and put that on record.
+
+        Raises:
+            ConfigError: the rules of redaction need a key or a file that is missing or unusable.
+        """
+        redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
+        self._wanted = _Rules(redactor, FanOut(config.fan_out), digest(config))
 
     async def drain(self) -> Drained:
         """Ship what lies in the spool now, whether its agents live or not, for at most `drain_s`.
@@ -232,19 +258,14 @@ class Shipper:
 
     async def _ship(self, bus: Bus, stop: asyncio.Event, *, until_agents_end: bool) -> None:
         """Ship over one connection."""
-        needed = {self._inferences, self._feedback, self._positions}
-        await bus.ensure_topics(
-            [
-                msgspec.structs.replace(spec, message_bytes=self._config.message_bytes)
-                for spec in specs(self._config.namespace)
-                if spec.name in needed
-            ]
-        )
+        await self._ensure_topics(bus, self._fan_out)
         transactor = await bus.transactor(f"govern.shipper.{self._spool_id}")
         try:
             await self._restore(bus, transactor)
             idle_s = _IDLE_MIN_S
             while True:
+                if self._wanted is not None:
+                    await self._take_over(bus, transactor, self._wanted)
                 shipped = await self._round(transactor)
                 if stop.is_set():
                     alive = until_agents_end and any(agent.alive() for agent in self._agents.values())
@@ -256,6 +277,42 @@ class Shipper:
                     await _set_within(stop, idle_s)
         finally:
             await transactor.close()
+
+    async def _take_over(self, bus: Bus, transactor: Transactor, rules: _Rules) -> None:
+        """Follow new rules once it is on the bus that they are followed; a retriable failure leaves them wanted."""
+        try:
+            await self._ensure_topics(bus, rules.fan_out)
+        except BusError as error:
+            if error.retriable:
+                raise
+            self._wanted = None
+            _log.error("the new rules are refused, those in force stay: %s", error)
+            return
+        change = ConfigChange(
+            schema_version=SCHEMA_VERSION,
+            id=uuid7(),
+            namespace=self._config.namespace,
+            subject=f"capture/{self._config.service}",
+            action="changed",
+            digest=rules.digest,
+            actor=self._source,
+            t_change=time.time_ns(),
+            detail=f"instead of {self._rules_digest}",
+        )
+        async with transactor.transaction() as transaction:
+            await transaction.publish(self._changes, [to_message(change, source=self._source)])
+        self._leaving.redactor, self._fan_out, self._rules_digest = rules
+        _log.warning("new rules are in force: %s", rules.digest)
+        if self._wanted is rules:
+            self._wanted = None
+
+    async def _ensure_topics(self, bus: Bus, fan_out: FanOut) -> None:
+        needed = {self._inferences, self._feedback, self._positions, self._changes}
+        named = [spec for spec in specs(self._config.namespace) if spec.name in needed]
+        size = self._config.message_bytes
+        await bus.ensure_topics(
+            [msgspec.structs.replace(spec, message_bytes=size) for spec in (*named, *fan_out.specs)]
+        )
 
     async def _restore(self, bus: Bus, transactor: Transactor) -> None:
         """Begin where the bus says that we were; take back the positions of agents of which nothing is left."""
@@ -348,6 +405,7 @@ class Shipper:
     ) -> list[tuple[Span, Inference]]:
         messages: list[Outgoing] = []
         feedback: list[Outgoing] = []
+        beside: dict[str, list[Outgoing]] = {}
         spans: list[tuple[Span, Inference]] = []
         for record in records:
             if isinstance(record, CapturedFeedback):
@@ -355,6 +413,8 @@ class Shipper:
                 continue
             message, span = self._messages.of(record)
             messages.append(message)
+            for name in self._fan_out.topics(record):
+                beside.setdefault(name, []).append(message)
             if span is not None:
                 spans.append((span, record))
         moved = {agent.info.agent: agent.tail.position for agent, _ in batch}
@@ -366,6 +426,8 @@ class Shipper:
             await transaction.publish(self._inferences, messages)
             if feedback:
                 await transaction.publish(self._feedback, feedback)
+            for topic_, copies in beside.items():
+                await transaction.publish(topic_, copies)
             await transaction.publish(self._positions, positions)
         return spans
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.folder import held_bytes, make_private
 from govern.mirror.inspect import inspect_segments
 from govern.mirror.recorder import Recorder, open_recorder
+from govern.mirror.sampling import point_of
 from govern.mirror.segment import HEADER_BYTES
 from govern.mirror.shipper import Shipper
 from govern.record import Inference
@@ -42,7 +44,7 @@ MakeConfig = Callable[..., MirrorConfig]
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
-def capture(recorder: Recorder, name: str, *, body: bytes = b"{}", hurried: bool = False) -> None:
+def capture(recorder: Recorder, name: str, *, body: bytes = b"{}", status: int = 200, hurried: bool = False) -> None:
     """One exchange; unless hurried, at a pace at which the segments' maker keeps up (tests' segments are tiny)."""
     if not hurried:
         until(lambda: recorder.spool.ahead > 0, "the next segment")
@@ -50,7 +52,7 @@ def capture(recorder: Recorder, name: str, *, body: bytes = b"{}", hurried: bool
     exchange = recorder.begin(b"POST", b"/v2/models/income/infer", headers)
     assert exchange is not None
     exchange.request_body(body)
-    exchange.response_head(200, {})
+    exchange.response_head(status, {})
     exchange.response_body(body)
     exchange.finish()
 
@@ -72,9 +74,10 @@ async def ship_all(config: MirrorConfig, **options: object) -> SnapshotRegistry:
     return registry
 
 
-async def on_the_bus(config: MirrorConfig) -> list[tuple[Message, Inference]]:
+async def on_the_bus(config: MirrorConfig, name: str = "") -> list[tuple[Message, Inference]]:
+    """A topic's records; by default those of the namespace."""
     found = []
-    name = topic(config.namespace, "inferences")
+    name = name or topic(config.namespace, "inferences")
     async with open_bus(config.bus) as bus:
         for number in range(await bus.partitions(name)):
             start = 0
@@ -103,7 +106,10 @@ def running(config: MirrorConfig, log: Path, *, disk_dir: Path | None = None) ->
     """A shipper process and the address of its metrics."""
     port = free_port()
     file = log.with_suffix(".yaml")
-    file.write_text(f"spool_bytes: {config.spool_bytes}\nsegment_bytes: {config.segment_bytes}\nbody_bytes: 16384\n")
+    file.write_text(
+        f"spool_bytes: {config.spool_bytes}\nsegment_bytes: {config.segment_bytes}\nbody_bytes: 16384\n"
+        f"drain_s: {config.drain_s}\nfan_out: {json.dumps([each.model_dump() for each in config.fan_out])}\n"
+    )
     process = Process(
         govern(
             *("mirror", "ship", "--config", str(file), "--bus", config.bus, "--namespace", config.namespace),
@@ -440,3 +446,34 @@ async def test_a_topic_that_takes_shorter_messages_than_records_is_refused_and_t
     assert segment_files(spool_dir) != []
     await ship_all(config)
     assert [record.request_id for _, record in await on_the_bus(config)] == ["r0"]
+
+
+async def test_each_target_gets_what_fits_its_filter_once_through_kill_9(
+    make_config: MakeConfig, bus_url: str, unique: str, tmp_path: Path
+) -> None:
+    fan_out = [
+        {"topic": f"{unique}-failed", "filter": {"status": "5??"}},
+        {"namespace": f"{unique}-half", "partitions": 2, "filter": {"model": "inc*", "rate": 0.5}},
+        {"topic": f"{unique}-none", "filter": {"service": "another"}},
+    ]
+    config = make_config(bus=bus_url, namespace=unique, fan_out=fan_out)
+    recorder = open_recorder(config)
+    names = [f"r{number}" for number in range(200)]
+    for number, name in enumerate(names):
+        capture(recorder, name, status=500 if number % 10 == 0 else 200)
+    with running(config, tmp_path / "shipper.log") as (process, metrics):
+        until(lambda: scrape(metrics).get("capture_shipped_total", 0) > 0, "the first batch")
+        process.kill()
+    for number, name in enumerate(names):
+        capture(recorder, f"again-{name}", status=500 if number % 10 == 0 else 200)
+    recorder.close()
+    await ship_all(config)
+    names += [f"again-{name}" for name in names]
+
+    async def ids(name: str) -> list[str]:
+        return sorted(record.request_id for _, record in await on_the_bus(config, name))
+
+    assert await ids("") == sorted(names)
+    assert await ids(f"{unique}-failed") == sorted(names[::10])
+    assert await ids(topic(f"{unique}-half", "inferences")) == sorted(name for name in names if point_of(name) < 0.5)
+    assert await ids(f"{unique}-none") == []

@@ -1,0 +1,77 @@
+"""Further topics for captured records, beside the one of their namespace: each with a filter of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from govern.bus.protocol import TopicSpec
+from govern.bus.topics import RETENTION_MS, topic
+from govern.mirror.sampling import point_of
+from govern.record import Inference
+
+
+class Filter(BaseModel):
+    """Which records a target gets; in each pattern * and ? stand for characters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    service: str = Field(default="*", description="Name of the service.")
+    model: str = Field(default="*", description="Name of the model.")
+    status: str = Field(default="*", description="Status code, as in 5?? for every failure of a server.")
+    rate: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of all requests, by the hash that sampling_rate goes by; what it leaves out no target has.",
+    )
+
+    def fits(self, record: Inference) -> bool:
+        return (
+            fnmatchcase(record.service, self.service)
+            and fnmatchcase(record.model, self.model)
+            and fnmatchcase(str(record.status_code), self.status)
+            and (self.rate >= 1 or point_of(record.request_id) < self.rate)
+        )
+
+
+class Target(BaseModel):
+    """One further topic on the same bus."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="Name of the topic; or give a namespace."
+    )
+    namespace: str = Field(
+        default="", pattern=r"^[A-Za-z0-9_-]{0,63}$", description="Namespace whose inferences topic gets them."
+    )
+    partitions: int = Field(default=4, ge=1, description="Partitions that the topic is made with, or needs at least.")
+    filter: Filter = Field(default=Filter(), description="Which records go there; without one, all.")
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if bool(self.topic) == bool(self.namespace):
+            raise ValueError("topic: give either a topic or a namespace")
+        return self
+
+    @property
+    def name(self) -> str:
+        return self.topic or topic(self.namespace, "inferences")
+
+
+class FanOut:
+    """The targets of one configuration."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = tuple((target.name, target.filter) for target in targets)
+        self.specs = tuple(
+            TopicSpec(name=target.name, partitions=target.partitions, retention_ms=RETENTION_MS) for target in targets
+        )
+
+    def topics(self, record: Inference) -> list[str]:
+        """Where the record goes beside the topic of its namespace."""
+        return [name for name, wanted in self._targets if wanted.fits(record)]

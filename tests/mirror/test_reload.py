@@ -1,0 +1,165 @@
+"""New rules while traffic flows: taken over, refused, put on record; no record lost or counted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from govern.bus import Partition, open_bus
+from govern.bus.topics import topic
+from govern.codecs.cloudevents import from_message
+from govern.mirror.config import MirrorConfig, load
+from govern.mirror.recorder import Recorder, open_recorder
+from govern.mirror.reload import Reload, digest, reloading
+from govern.record import ConfigChange
+from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, govern, until
+from tests.mirror.test_delivery import Load
+from tests.mirror.test_shipper import capture, on_the_bus, scrape
+from tests.mirror.test_shipper import shipper as make_shipper
+from tests.services.process import Process, free_port, listening
+
+HUNDRED = 100
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"not in {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+def rate_of(recorder: Recorder) -> float:
+    return recorder.rules.shares("model", "income").rate
+
+
+async def test_the_file_is_read_again_when_it_changes_and_on_sighup_and_refused_when_it_is_wrong(
+    spool_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mirror.yaml"
+    file.write_text("sampling_rate: 0.5\n")
+    flags = {"spool_dir": spool_dir}
+    config = load(file, flags=flags, environ={})
+    recorder = open_recorder(config)
+    caplog.set_level(logging.INFO)
+    async with reloading(Reload(file, flags, config), recorder.apply):
+        under_way = recorder.begin(b"POST", b"/v2/models/income/infer", {})
+        assert under_way is not None
+        await asyncio.sleep(0)
+        replacement = tmp_path / "next.yaml"
+        replacement.write_text("sampling_rate: 0.25\nlisten: 127.0.0.1:1\n")
+        replacement.rename(file)  # as a ConfigMap is renewed
+        await eventually(lambda: rate_of(recorder) == 0.25, "the new rate")
+        await eventually(lambda: "a change of listen takes effect at the next start" in caplog.text, "the warning")
+
+        file.write_text("sampling_rate: 0.1\nrules: [{path: '('}]\n")
+        await eventually(lambda: "is refused, the rules in force stay" in caplog.text, "the refusal")
+        assert f"{file}:2: rules.0.path" in caplog.text
+        assert rate_of(recorder) == 0.25
+
+        file.write_text("sampling_rate: 0.75\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: rate_of(recorder) == 0.75, "the new rate")
+        caplog.clear()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: "the rules are the same as before" in caplog.text, "an answer to the signal")
+        under_way.response_head(500, {})
+        under_way.finish()
+    assert recorder.spool.counts == (1, 0, 0)
+    recorder.close()
+
+
+async def test_new_rules_under_load_lose_nothing_and_are_on_record(
+    make_config: Callable[..., MirrorConfig], bus_url: str, unique: str, spool_dir: Path, tmp_path: Path, uvicorn: int
+) -> None:
+    config = make_config(bus=bus_url, namespace=unique)
+    file = tmp_path / "mirror.yaml"
+    common = {
+        "namespace": unique,
+        "spool_dir": str(spool_dir),
+        "bus": bus_url,
+        "body_bytes": config.body_bytes,
+        "segment_bytes": SEGMENT_BYTES,
+        "spool_bytes": config.spool_bytes,
+        "drain_s": 20,
+    }
+    targets = [{"topic": f"{unique}-copy"}]
+    file.write_text(json.dumps(common))
+    port = free_port()
+    proxy = Process(
+        govern(
+            *("mirror", "proxy", "--config", str(file), "--listen", f"127.0.0.1:{port}"),
+            *("--upstream", f"http://127.0.0.1:{uvicorn}"),
+        ),
+        log=tmp_path / "proxy.log",
+    )
+    metrics = free_port()
+    shipper = Process(
+        govern("mirror", "ship", "--config", str(file), "--metrics-listen", f"127.0.0.1:{metrics}"),
+        log=tmp_path / "ship.log",
+    )
+    load_ = Load(port)
+    try:
+        proxy.start(lambda _: listening(port))
+        shipper.start(lambda text: "shipping" in text)
+        load_.start()
+        url = f"http://127.0.0.1:{metrics}/metrics"
+        until(lambda: scrape(url).get("capture_shipped_total", 0) >= HUNDRED, "some records on the bus")
+        file.write_text(json.dumps({**common, "headers": ["x-request-id"], "fan_out": targets}))
+        until(lambda: "new rules are taken over" in proxy.log(), "the proxy to follow")
+        until(lambda: "new rules are in force" in shipper.log(), "the shipper to follow")
+        answered = load_.answered
+        until(lambda: load_.answered >= answered + HUNDRED, "some answers under the new rules")
+        load_.end()
+        proxy.stop()
+        shipper.stop()
+    finally:
+        proxy.kill()
+        shipper.kill()
+        if load_.is_alive():
+            load_.end()
+    found = [record for _, record in await on_the_bus(config)]
+    assert load_.wrong == []
+    assert [record.request_id for record in found] == load_.names()
+    assert [record.capture.seq for record in found] == list(range(len(found)))
+    with_header = [
+        record.request_id for record in found if record.request.headers == {"x-request-id": record.request_id}
+    ]
+    assert with_header == load_.names()[-len(with_header) :]
+    assert HUNDRED <= len(with_header) <= len(found) - HUNDRED
+    copied = [record.request_id for _, record in await on_the_bus(config, f"{unique}-copy")]
+    assert copied == load_.names()[-len(copied) :]
+    assert HUNDRED <= len(copied) <= len(found) - HUNDRED
+    async with open_bus(bus_url) as bus:
+        (message,) = await bus.read(Partition(topic(unique, "config"), 0), 0)
+    change = from_message(message)
+    assert isinstance(change, ConfigChange)
+    assert (change.subject, change.action) == ("capture/model", "changed")
+    assert change.digest == digest(load(file, environ={}))
+    assert change.detail.startswith("instead of ")
+
+
+async def test_rules_that_the_bus_refuses_leave_those_in_force(
+    make_config: Callable[..., MirrorConfig], embedded_url: str, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+
+    config = make_config(bus=embedded_url, namespace=unique)
+    made, _ = make_shipper(config)
+    recorder = open_recorder(config)
+    capture(recorder, "r0")
+    recorder.close()
+    compacted = {"topic": topic(unique, "positions")}  # of another kind than a target
+    made.apply(make_config(bus=embedded_url, namespace=unique, fan_out=[compacted]))
+    stop = asyncio.Event()
+    stop.set()
+    await made.run(stop)
+    assert "the new rules are refused" in caplog.text
+    assert [record.request_id for _, record in await on_the_bus(config)] == ["r0"]
+    async with open_bus(embedded_url) as bus:
+        assert await bus.read(Partition(topic(unique, "config"), 0), 0) == []
