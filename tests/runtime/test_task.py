@@ -186,6 +186,8 @@ UNDECODABLE = {
     "v2-grpc": Payload(body=b"\0\0\0\0\x09cut", content_type="application/grpc"),
     "seldon-v1": Payload(body=b'{"data": {"tensor": {"shape": [9], "values": [1]}}}'),
     "openai": Payload(body=b'{"messages": [{"role": "user", "content": "hi"}]}'),
+    "csv": Payload(body=b"1,2\n3\n", content_type="text/csv"),
+    "mlflow": Payload(body=b'{"dataframe_split": {"columns": ["AGEP"], "data": [[1, 2]]}}'),
     "soap": Payload(body=b"<x/>"),
     "unknown": Payload(body=b"\x1f\x8bno gzip"),
 }
