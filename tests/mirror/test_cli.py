@@ -138,9 +138,9 @@ def test_every_command_prints_its_configuration(tmp_path: Path) -> None:
         for name, command in group.commands.items():
             if isinstance(command, TyperGroup):
                 yield from commands(command, (*above, name))
-            elif any(each.name == "config" for each in command.params):
-                needed = [each for each in command.params if each.required]
-                yield (*above, name, *("x" for each in needed if each.param_type_name == "argument"))
+            elif any(each.name == "config" for each in command.params):  # the others read no configuration
+                needed = [each for each in command.params if each.required and each.param_type_name == "argument"]
+                yield (*above, name, *("sagemaker" if each.name == "source" else "x" for each in needed))
 
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
