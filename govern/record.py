@@ -7,11 +7,12 @@ Defaults equal protobuf's, so an absent field and a default one are the same thi
 from __future__ import annotations
 
 import typing
+from functools import cache
+from types import ModuleType
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from govern import record_pb2
 from govern.errors import BadInput
 
 SCHEMA_VERSION: Final = 1
@@ -261,17 +262,24 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     value: bytes = b""
     headers: dict[str, bytes] = {}
     t_failed: int = 0
-    value_size: int = 0
 
 
 Record = Inference | Verdict | Explanation | Feedback | ConfigChange | Access | ExplainRequest | DeadLetter
 R = TypeVar("R", bound=msgspec.Struct)
 
 
+@cache
+def _messages() -> ModuleType:
+    """protobuf's classes, on first need: capture, which has none, runs in processes with other protobuf releases."""
+    from govern import record_pb2
+
+    return record_pb2
+
+
 def encode(record: Record) -> bytes:
     """The protobuf wire form of a record (message of the same name in `record.proto`); equal records, equal bytes."""
     fields = msgspec.to_builtins(record, builtin_types=(bytes,))
-    message = getattr(record_pb2, type(record).__name__)(**fields)
+    message = getattr(_messages(), type(record).__name__)(**fields)
     return typing.cast(bytes, message.SerializeToString(deterministic=True))
 
 
@@ -281,7 +289,7 @@ def decode(kind: type[R], data: bytes) -> R:
     Raises:
         BadInput: the bytes are no such message, or of a newer schema version than this code knows.
     """
-    message = getattr(record_pb2, kind.__name__)()
+    message = getattr(_messages(), kind.__name__)()
     try:
         message.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError class differs by backend

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from govern.mirror.inspect import inspect_agents, inspect_segments
+from tests.docs.test_readme import blocks
 from tests.mirror.conftest import HERE, exchange, read_all, records, request
 from tests.services.process import Process, free_port, listening
 
@@ -161,8 +162,8 @@ def test_capture_imports_nothing_heavy_and_nothing_of_ours_but_govern(tmp_path: 
             "import sys, govern.mirror.asgi, govern.mirror.proxy\n"
             "tops = {name.partition('.')[0] for name in sys.modules}\n"
             "heavy = {'numpy', 'scipy', 'sklearn', 'pandas', 'fastapi', 'starlette', 'uvicorn', 'sqlalchemy', 'shap',\n"
-            "  'numba', 'pyarrow', 'aiokafka', 'opentelemetry', 'prometheus_client', 'rich', 'typer', 'grpc',\n"
-            "  'detectors', 'explainers', 'audit', 'dashboards'}\n"
+            "  'numba', 'pyarrow', 'aiokafka', 'google', 'opentelemetry', 'prometheus_client', 'rich',\n"
+            "  'typer', 'grpc', 'detectors', 'explainers', 'audit', 'dashboards'}\n"
             "print(sorted(tops & heavy))",
         ],
         capture_output=True,
@@ -171,3 +172,26 @@ def test_capture_imports_nothing_heavy_and_nothing_of_ours_but_govern(tmp_path: 
         timeout=60,
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_pages_application_is_captured(tmp_path: Path, spool_dir: Path) -> None:
+    page = (HERE.parents[1] / "docs" / "capture" / "middleware.md").read_text(encoding="utf-8")
+    (code,), (settings,) = blocks("python", page), blocks("yaml", page)
+    (tmp_path / "page.py").write_text(code)
+    (tmp_path / "mirror.yaml").write_text(settings)
+    port = free_port()
+    where = ["--app-dir", str(tmp_path), "--port", str(port), "--log-level", "warning"]
+    process = Process(
+        [
+            *("env", "-C", str(tmp_path), f"GOVERN_MIRROR_SPOOL_DIR={spool_dir}"),
+            *(sys.executable, "-m", "uvicorn", "page:app", *where),
+        ],
+        log=tmp_path / "uvicorn.log",
+    )
+    process.start(lambda _: listening(port))
+    try:
+        assert exchange(port, [request("/v2/models/income/infer", BODY)]).endswith(b'"outputs":[]}')
+    finally:
+        process.stop()
+    (found,) = records([spool_dir])
+    assert (found.service, found.model, found.request.body) == ("income", "income", BODY)
