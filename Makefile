@@ -21,16 +21,20 @@ demo: .venv/.ready ## The main job on real data, on this machine alone (ROWS=n f
 	.venv/bin/govern demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: system lint test-numpy2 test-alibi ## Everything CI runs: lint, types, imports, and all tests in both environments.
+test: system lint test-numpy2 test-alibi test-peers ## Everything CI runs: lint, types, imports, and all tests in every environment.
 
 .PHONY: test-numpy2
 test-numpy2: .venv/.ready ## All tests that need no alibi, on numpy 2.
-	.venv/bin/python -m pytest -m "not alibi" $(PYTEST_FLAGS)
+	.venv/bin/python -m pytest -m "not alibi and not peers" $(PYTEST_FLAGS)
 
 .PHONY: test-alibi
 test-alibi: .venv-alibi/.ready ## On numpy 1.26 with alibi and alibi-detect as oracles: all but what tests the services.
 	# thinc, which alibi brings, seeds numpy with pytest-randomly's seed plus a CRC and fails past 2^32: a small seed.
-	.venv-alibi/bin/python -m pytest -m "not e2e and not browser and not prometheus and not kafka and not postgres" --randomly-seed=$$RANDOM $(PYTEST_FLAGS)
+	.venv-alibi/bin/python -m pytest -m "not e2e and not browser and not prometheus and not kafka and not postgres and not peers" --randomly-seed=$$RANDOM $(PYTEST_FLAGS)
+
+.PHONY: test-peers
+test-peers: .venv/.ready .venv-peers/.ready .venv-peers-kserve/.ready ## Capture against MLServer and the clients of others, each as it is.
+	.venv/bin/python -m pytest -m peers $(PYTEST_FLAGS)
 
 .PHONY: e2e
 e2e: system .venv/.ready ## Only the whole-system runs.
@@ -75,15 +79,27 @@ lock: .venv/.ready ## Pin the two environments again from pyproject.toml.
 	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) -o locks/numpy2.txt
 	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) --extra alibi -o locks/alibi.txt
 
+.PHONY: lock-peers
+lock-peers: .venv/.ready ## Pin the environments of other people's software again, from locks/peers*.in.
+	.venv/bin/python $(PIP) install --quiet uv
+	for name in peers peers-kserve; do \
+		UV_CUSTOM_COMPILE_COMMAND="make lock-peers" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 locks/$$name.in -o locks/$$name.txt; done
+
 .PHONY: clean
 clean: ## Remove environments and caches.
-	rm -rf .venv .venv-alibi .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.ready: locks/numpy2.txt pyproject.toml
 	$(call environment,.venv,locks/numpy2.txt)
 
 .venv-alibi/.ready: locks/alibi.txt pyproject.toml
 	$(call environment,.venv-alibi,locks/alibi.txt)
+
+.venv-peers/.ready: locks/peers.txt
+	$(call environment,.venv-peers,locks/peers.txt)
+
+.venv-peers-kserve/.ready: locks/peers-kserve.txt
+	$(call environment,.venv-peers-kserve,locks/peers-kserve.txt)
 
 define environment
 @if [ -z "$(PYTHON)" ]; then \

@@ -57,17 +57,17 @@ class Change:
     Attributes:
         count: values met so far.
         taken: those that are to be sealed, in order.
-        done: what was done, in order; besides `action` it may be "drop", where text finds no place.
+        made_missing: the rule could not put its text there, and dropped values instead.
     """
 
-    __slots__ = ("_keys", "action", "count", "done", "taken")
+    __slots__ = ("_keys", "action", "count", "made_missing", "taken")
 
     def __init__(self, action: Action, keys: Keys | None) -> None:
         self.action = action
         self._keys = keys
         self.count = 0
         self.taken: list[object] = []
-        self.done: dict[Action, None] = {}
+        self.made_missing = False
 
     @property
     def makes_text(self) -> bool:
@@ -75,7 +75,6 @@ class Change:
 
     def __call__(self, value: object) -> object:
         self.count += 1
-        self.done[self.action] = None
         match self.action:
             case "withhold":
                 raise AskedFor("a rule withholds bodies with this field")
@@ -94,7 +93,7 @@ class Change:
         if not self.makes_text:
             return self(value)
         self.count += 1
-        self.done["drop"] = None
+        self.made_missing = True
         return None
 
     def _known_keys(self) -> Keys:

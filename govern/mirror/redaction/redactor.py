@@ -128,9 +128,8 @@ class Redactor:
                 )
             ),
             tuple(
-                Redaction(path=f"{side}.{place.label}", action=action)
+                Redaction(path=f"{side}.{place.label}", action="drop" if change.made_missing else change.action)
                 for place, change in found
-                for action in change.done
             ),
         )
 

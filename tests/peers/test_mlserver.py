@@ -1,0 +1,58 @@
+"""Capture inside MLServer as it is shipped, by two of its settings."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_readme import ROOT, blocks
+from tests.mirror.conftest import exchange, records, request
+from tests.peers.conftest import HOST, PEERS, MLServer, post, result
+
+pytestmark = pytest.mark.peers
+
+INFER = "/v2/models/income/infer"
+BODY = json.dumps(
+    {"id": "one", "inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [1, 2, 3, -4, -5, -6]}]}
+).encode()
+PAGE = ROOT / "docs" / "capture" / "middleware.md"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(params=[0, 1], ids=["in its process", "in a worker"])
+def captured(
+    tmp_path_factory: pytest.TempPathFactory, spool_dir: Path, request: pytest.FixtureRequest
+) -> Iterator[MLServer]:
+    """MLServer with capture inside; the models run in its own process, or in a worker."""
+    folder = tmp_path_factory.mktemp("captured")
+    (folder / "mirror.yaml").write_text(f"spool_dir: {spool_dir}\nservice: income\n")
+    (settings,) = blocks("json", PAGE.read_text(encoding="utf-8"))
+    server = MLServer(folder, **json.loads(settings), parallel_workers=request.param)
+    server.start()
+    yield server
+    server.process.stop()
+
+
+def test_it_answers_as_ever_and_its_inferences_are_captured(
+    captured: MLServer, mlserver: MLServer, spool_dir: Path
+) -> None:
+    for path, body, headers in (
+        (INFER, BODY, JSON),
+        (INFER, gzip.compress(BODY), {**JSON, "content-encoding": "gzip"}),
+        (INFER, b'{"inputs": "no"}', JSON),
+        ("/v2/models/nowhere/infer", BODY, JSON),
+    ):
+        assert post(captured.http, path, body, headers) == post(mlserver.http, path, body, headers)
+    exchange(captured.http, [request("/v2/models/income", None, method="GET")])
+    found = records([spool_dir])
+    assert [each.status_code for each in found] == [200, 200, 422, 404]
+    assert [each.request.body for each in found[:2]] == [BODY, gzip.compress(BODY)]
+    assert found[0].response.body == post(mlserver.http, INFER, BODY, JSON)
+    assert {(each.service, each.capture.source) for each in found} == {("income", "middleware")}
+    (answer,) = result(PEERS, "triton_http", "income", "json", "asked", f"{HOST}:{captured.http}")
+    assert answer["values"] == [[1], [0]]
+    assert records([spool_dir])[-1].request_id == "asked"
