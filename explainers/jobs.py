@@ -28,6 +28,7 @@ from govern.codecs import cloudevents
 from govern.errors import BadInput
 from govern.record import ExplainRequest, Explanation
 from govern.runtime import dead_letters
+from govern.runtime.limits import to_message
 from govern.telemetry import spans
 from govern.telemetry.logging import get_logger
 from govern.telemetry.metrics import Metrics, labels
@@ -203,7 +204,7 @@ class ExplainWorker:
                 return  # cut short because the partition is given up: the next holder explains it in full
             explanation = replace(explanation, traceparent=traceparent_of(span) or request.traceparent)
             async with held.transactor.transaction() as transaction:
-                outgoing = cloudevents.to_message(explanation, source=self._source)
+                outgoing = to_message(explanation, source=self._source)
                 await transaction.publish(self._explanations, [outgoing])
                 await transaction.commit_offsets(self._group, {tp: message.offset + 1})
         finally:
@@ -214,7 +215,7 @@ class ExplainWorker:
     async def _bury(self, held: _Held, message: Message, error: BadInput) -> None:
         letter = dead_letters.of_message(message, error, namespace=self._namespace, step="explainer")
         async with held.transactor.transaction() as transaction:
-            outgoing = cloudevents.to_message(letter, source=self._source)
+            outgoing = to_message(letter, source=self._source)
             await transaction.publish(topic(self._namespace, "dead-letter"), [outgoing])
             await transaction.commit_offsets(self._group, {message.tp: message.offset + 1})
         self._metrics.dead_letters.labels(*labels(namespace=self._namespace, step="explainer")).inc()

@@ -262,6 +262,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     value: bytes = b""
     headers: dict[str, bytes] = {}
     t_failed: int = 0
+    value_size: int = 0
 
 
 Record = Inference | Verdict | Explanation | Feedback | ConfigChange | Access | ExplainRequest | DeadLetter

@@ -430,7 +430,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., endpoint: _Optional[str] = ..., explainer: _Optional[str] = ..., instance_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., step: _Optional[str] = ..., inputs_json: _Optional[str] = ..., deadline_s: _Optional[float] = ..., actor: _Optional[str] = ..., t_created: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("schema_version", "id", "namespace", "source_topic", "source_partition", "source_offset", "pipeline", "step", "code", "what", "why", "fix", "key", "value", "headers", "t_failed")
+    __slots__ = ("schema_version", "id", "namespace", "source_topic", "source_partition", "source_offset", "pipeline", "step", "code", "what", "why", "fix", "key", "value", "headers", "t_failed", "value_size")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -454,6 +454,7 @@ class DeadLetter(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     T_FAILED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_SIZE_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     id: str
     namespace: str
@@ -470,4 +471,5 @@ class DeadLetter(_message.Message):
     value: bytes
     headers: _containers.ScalarMap[str, bytes]
     t_failed: int
-    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., source_topic: _Optional[str] = ..., source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., pipeline: _Optional[str] = ..., step: _Optional[str] = ..., code: _Optional[str] = ..., what: _Optional[str] = ..., why: _Optional[str] = ..., fix: _Optional[str] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Mapping[str, bytes]] = ..., t_failed: _Optional[int] = ...) -> None: ...
+    value_size: int
+    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., source_topic: _Optional[str] = ..., source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., pipeline: _Optional[str] = ..., step: _Optional[str] = ..., code: _Optional[str] = ..., what: _Optional[str] = ..., why: _Optional[str] = ..., fix: _Optional[str] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Mapping[str, bytes]] = ..., t_failed: _Optional[int] = ..., value_size: _Optional[int] = ...) -> None: ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal
+
+import msgspec
 
 from govern.bus.protocol import TopicSpec
 
@@ -65,3 +68,11 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
         TopicSpec(name=topic(namespace, "checkpoints"), partitions=partitions, compacted=True),
         TopicSpec(name=topic(namespace, "positions"), partitions=1, compacted=True),
     )
+
+
+def needed(namespace: str, streams: Collection[Stream], *, message_bytes: int) -> list[TopicSpec]:
+    """The topics of some streams, as one who publishes messages of up to so many bytes needs them."""
+    names = {topic(namespace, stream) for stream in streams}
+    return [
+        msgspec.structs.replace(spec, message_bytes=message_bytes) for spec in specs(namespace) if spec.name in names
+    ]

@@ -25,6 +25,7 @@ from govern.cli._mirror import (
     require_bus,
     run,
 )
+from govern.cli.mirror_backfill import backfill
 from govern.cli.mirror_detokenise import detokenise
 from govern.cli.mirror_schema import schema
 from govern.cli.mirror_seldon_topics import seldon_topics
@@ -50,6 +51,7 @@ app.command("detokenise")(detokenise)
 app.command("unseal")(unseal)
 app.command("seldon-topics")(seldon_topics)
 app.command("sink")(sink)
+app.command("backfill")(backfill)
 
 
 @app.command()

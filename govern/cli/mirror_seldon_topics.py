@@ -12,7 +12,7 @@ import typer
 
 from govern.bus import open_bus
 from govern.cli._common import OtlpOption, run_until_signal
-from govern.cli._mirror import ConfigOption, PrintConfigOption, configured
+from govern.cli._mirror import BusOption, ConfigOption, NamespaceOption, PrintConfigOption, configured
 from govern.errors import ConfigError
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
@@ -28,8 +28,8 @@ from govern.telemetry.tracing import tracer_provider
 def seldon_topics(
     config: ConfigOption = None,
     print_config: PrintConfigOption = False,
-    bus: Annotated[str | None, typer.Option(help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")] = None,
+    bus: BusOption = None,
+    namespace: NamespaceOption = None,
     sampling_rate: Annotated[float | None, typer.Option(help="Share of inferences to record, 0 to 1.")] = None,
     metrics_listen: Annotated[str | None, typer.Option(help="host:port of /metrics.")] = None,
     otlp: OtlpOption = None,

@@ -1,4 +1,4 @@
-"""The OpenAI API's JSON, as far as it is read. Every field may be null or absent, as servers differ in both."""
+"""The OpenAI API's JSON, as far as it is read. What some servers leave out or send as null may be either."""
 
 from __future__ import annotations
 

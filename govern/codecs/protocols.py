@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from govern.codecs import openai_tensors, seldon_v1, v1, v2, v2_binary, v2_grpc
+from govern.codecs import csv_body, mlflow, openai_tensors, seldon_v1, v1, v2, v2_binary, v2_grpc
 from govern.codecs.tensor import Tensor
 from govern.errors import DecodeError
 from govern.schema import FeatureSchema
@@ -94,6 +94,11 @@ def _stacked(name: str, tensors: Sequence[Tensor], messages: int) -> Tensor:
     return Tensor(name, first.datatype, np.concatenate([tensor.data for tensor in tensors]))
 
 
+def _csv_response(body: Body) -> Sequence[Tensor]:
+    """SageMaker's containers answer rows of CSV with CSV or, as their Accept header says, with JSON."""
+    return v1.decode_response(body.data) if "json" in body.content_type else csv_body.decode_response(body.data)
+
+
 CODECS: Final[dict[str, Codec]] = {
     "v1": Codec(lambda body, schema: v1.decode_request(body.data), lambda body: v1.decode_response(body.data)),
     "v2": Codec(_v2_request, _v2_response),
@@ -106,4 +111,6 @@ CODECS: Final[dict[str, Codec]] = {
         lambda body, schema: openai_tensors.decode_request(body.data, schema),
         lambda body: openai_tensors.decode_response(body.data, body.content_type),
     ),
+    "csv": Codec(lambda body, schema: csv_body.decode_request(body.data, schema.names), _csv_response),
+    "mlflow": Codec(lambda body, schema: mlflow.decode_request(body.data), lambda body: v1.decode_response(body.data)),
 }

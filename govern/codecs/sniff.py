@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from govern.codecs import v2_binary
+from govern.codecs import mlflow, v2_binary
 from govern.codecs.json_body import parse
 from govern.codecs.protocols import Body
 from govern.errors import DecodeError
 
 _GRPC: Final = ("application/grpc", "application/protobuf")
+_CSV: Final = "text/csv"
 
 
 def protocol_of(body: Body) -> str:
@@ -18,8 +19,11 @@ def protocol_of(body: Body) -> str:
     Raises:
         DecodeError: no JSON, or JSON of no protocol.
     """
-    if body.content_type.strip().lower().startswith(_GRPC):
+    content_type = body.content_type.strip().lower()
+    if content_type.startswith(_GRPC):
         return "v2-grpc"
+    if content_type.startswith(_CSV):
+        return "csv"
     if v2_binary.HEADER in body.headers:
         return "v2"
     head, _ = v2_binary.split(body.data, None, what="request")
@@ -46,4 +50,5 @@ _FIELDS: Final[dict[str, frozenset[str]]] = {
     "v1": frozenset(("instances", "inputs")),
     "seldon-v1": frozenset(("data", "strData", "jsonData", "binData")),
     "openai": frozenset(("messages", "prompt", "input")),
+    "mlflow": mlflow.FIELDS,
 }

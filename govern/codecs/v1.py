@@ -92,14 +92,9 @@ def column(name: str, items: list[object], what: str) -> Tensor:
     """
     where = f"{what}, {name!r}"
     shape = shape_of(items, where=where)
-    flat = [_binary(value, where) for value in flatten(items, len(shape))]
-    for position, value in enumerate(flat):
-        if isinstance(value, (dict, list)):
-            raise DecodeError(
-                f"{where}, element {position} is {'an object' if isinstance(value, dict) else 'a list'}",
-                why="rows hold numbers, text, booleans, null, binary values, and lists of equal length of these",
-                fix='flatten the row; a binary value is an object with nothing but "b64"',
-            )
+    flat = flatten(items, len(shape))
+    if not {dict, list}.isdisjoint(map(type, flat)):  # one look at a large matrix, not one at each of its numbers
+        flat = [_value(value, f"{where}, element {position}") for position, value in enumerate(flat)]
     datatype = inferred(flat)
     if datatype != "MIXED":
         return Tensor(name, datatype, shaped(typed(flat, datatype, where=where), shape, where=where))
@@ -110,15 +105,21 @@ def _is_binary(value: object) -> bool:
     return isinstance(value, dict) and value.keys() == {_BINARY}
 
 
-def _binary(value: object, where: str) -> object:
-    """A binary value's bytes (TensorFlow Serving's "Encoding binary values"); any other value as it is."""
-    if not isinstance(value, dict) or not _is_binary(value):
+def _value(value: object, where: str) -> object:
+    """A binary value's bytes (TensorFlow Serving's "Encoding binary values"); text, a number or null as it is."""
+    if not isinstance(value, (dict, list)):
         return value
+    if not isinstance(value, dict) or not _is_binary(value):
+        raise DecodeError(
+            f"{where} is {'an object' if isinstance(value, dict) else 'a list'}",
+            why="rows hold numbers, text, booleans, null, binary values, and lists of equal length of these",
+            fix='flatten the row; a binary value is an object with nothing but "b64"',
+        )
     try:
         return text_or_bytes(base64.b64decode(value[_BINARY], validate=True))
     except (ValueError, TypeError) as error:
         raise DecodeError(
-            f"{where}: a value of `{_BINARY}` is no base64", why=str(error), fix="encode binary values as base64"
+            f"{where}: its `{_BINARY}` is no base64", why=str(error), fix="encode binary values as base64"
         ) from error
 
 

@@ -23,6 +23,9 @@ from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names, object
 from govern.codecs.v2 import Request, Response
 from govern.errors import DecodeError
 
+#: protobuf's integers are of 4 and 8 bytes, so only smaller ones can be out of range.
+_NARROWEST_FIELD_BYTES: Final = 4
+
 _REQUEST: Final = "V2 gRPC request"
 _RESPONSE: Final = "V2 gRPC response"
 
@@ -163,12 +166,16 @@ def _numbers(values: Sequence[float], datatype: str, where: str) -> npt.NDArray[
     dtype = DTYPES[datatype]
     if dtype.kind not in "iu":
         return np.fromiter(values, dtype=dtype, count=len(values))
+    if dtype.itemsize >= _NARROWEST_FIELD_BYTES:
+        return np.fromiter(values, dtype=dtype, count=len(values))
     low, high = RANGES[datatype]
-    for position, value in enumerate(values) if dtype.itemsize < 4 else ():  # the wire's own are 4 and 8 bytes wide
-        if not low <= value <= high:
-            raise DecodeError(
-                f"{where}, element {position}: {value} does not fit {datatype}",
-                why=f"{datatype} holds {low} to {high}",
-                fix="declare a wider datatype, or correct the value",
-            )
-    return np.fromiter(values, dtype=dtype, count=len(values))
+    wide = np.fromiter(values, dtype=np.int64, count=len(values))
+    outside = np.flatnonzero((wide < low) | (wide > high))
+    if outside.size:
+        position = int(outside[0])
+        raise DecodeError(
+            f"{where}, element {position}: {wide[position]} does not fit {datatype}",
+            why=f"{datatype} holds {low} to {high}",
+            fix="declare a wider datatype, or correct the value",
+        )
+    return wide.astype(dtype)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from govern.errors import Unavailable
+from govern.errors import ConfigError, Unavailable
 from govern.mirror import folder
 from govern.mirror.config import MirrorConfig
 
@@ -78,6 +78,20 @@ def needed_key(config: MirrorConfig) -> bytes | None:
             why=f"it cannot be made or read: {error.strerror}",
             fix="let all processes of the pod that share the spool run as one user, and share that folder",
         ) from error
+
+
+def refuse_without_restart(before: MirrorConfig, after: MirrorConfig) -> None:
+    """Refuse the first rules for a spool on a disk: agents that run write there without encryption.
+
+    Raises:
+        ConfigError: they are the first ones.
+    """
+    if after.redaction.rules and not before.redaction.rules and not folder.in_memory(before.spool_dir):
+        raise ConfigError(
+            "redaction.rules",
+            why=f"{before.spool_dir} is on a disk, and what runs now writes there without encryption",
+            fix="restart the pod with these rules, or put spool_dir on tmpfs",
+        )
 
 
 def known_key(config: MirrorConfig) -> bytes | None:

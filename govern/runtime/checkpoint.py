@@ -1,10 +1,11 @@
 """Checkpoints: the open windows of one partition as messages of a compacted topic.
 
-Key `[pipeline, step, revision, endpoint, chunk]` (JSON): that many rows of that step's open window. A full chunk
-is written once and never again, so what a commit costs does not grow with the window, and no message grows past
-what a broker takes. Key `@position`: the next offset to read, what was lost in the open windows, and what the
-partition knows of its capture agents. All of them are published in the transaction that carries the verdicts and
-offsets. MessagePack; arrays as little-endian bytes with their dtype and shape.
+Key `[pipeline, step, revision, endpoint, chunk, piece]` (JSON): a piece of the bytes of some rows of that step's open
+window. A full chunk is written once and never again, so what a commit costs does not grow with the window; a chunk of
+wide rows is cut into pieces, so that no message grows past what a broker takes. Key `@position`: the next offset to
+read, what was lost in the open windows, and what the partition knows of its capture agents. All of them are published
+in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with their dtype
+and shape.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from govern.schema import FeatureSchema
 
 FORMAT_VERSION: Final = 1
 POSITION_KEY: Final = b"@position"
-#: Rows of a chunk. At 1,000 numeric features a chunk is 2 MB before compression; at 20 it is 70 kB.
+#: Rows of a chunk. At 20 numeric features it is 70 kB and one piece; at 1,000 it is 2 MB and five.
 CHUNK_ROWS: Final = 256
+#: Half of what a broker takes in one message (MAX_MESSAGE_BYTES), whatever the key's names add.
+PIECE_BYTES: Final = 512 * 1024
 _FIX: Final = "run the release that wrote it, or delete the checkpoints topic to start with empty windows"
 
 
@@ -86,21 +89,26 @@ class WindowKey(NamedTuple):
     def text(self) -> str:
         return msgspec.json.encode(self).decode()
 
-    def chunk(self, number: int) -> bytes:
-        return msgspec.json.encode((*self, number))
+    def chunk(self, number: int, piece: int) -> bytes:
+        return msgspec.json.encode((*self, number, piece))
 
 
-def parse_chunk_key(data: bytes) -> tuple[WindowKey, int]:
-    """The window and the number of the chunk that a message's key names.
+def pieces(data: bytes) -> list[bytes]:
+    """A chunk's bytes as messages carry them, in order."""
+    return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+
+
+def parse_chunk_key(data: bytes) -> tuple[WindowKey, int, int]:
+    """The window, the number of the chunk and that of its piece, which a message's key names.
 
     Raises:
         BadInput: it is no such key.
     """
     try:
-        *names, number = msgspec.json.decode(data, type=tuple[str, str, str, str, int])
+        *names, number, piece = msgspec.json.decode(data, type=tuple[str, str, str, str, int, int])
     except msgspec.MsgspecError as error:
         raise BadInput("key of a checkpoint cannot be read", why=str(error), fix=_FIX) from error
-    return WindowKey(*names), number
+    return WindowKey(*names), number, piece
 
 
 def parse_window_text(text: str) -> WindowKey:

@@ -33,6 +33,7 @@ def of_message(
         value=message.value or b"",
         headers=dict(message.headers),
         t_failed=message.timestamp_ms * 1_000_000,
+        value_size=len(message.value or b""),
     )
 
 

@@ -51,10 +51,12 @@ class Written(NamedTuple):
     Attributes:
         window: `WindowBuffer.windows` at the time.
         rows: how many instances.
+        pieces: chunk -> in how many pieces it lies there.
     """
 
     window: int
     rows: int
+    pieces: Mapping[int, int]
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class PartitionTask:
         """
         self.position = committed or 0
         lost: Counter[WindowKey] = Counter()
-        chunks: dict[WindowKey, dict[int, bytes]] = {}
+        chunks: dict[WindowKey, dict[int, dict[int, bytes]]] = {}
         for raw_key, value in table.items():
             if raw_key == checkpoint.POSITION_KEY:
                 state = checkpoint.decode_partition(value)
@@ -106,18 +108,23 @@ class PartitionTask:
                 self._dropped = dict(state.dropped)
                 lost.update({checkpoint.parse_window_text(text): count for text, count in state.lost.items()})
             else:
-                key, number = checkpoint.parse_chunk_key(raw_key)
-                chunks.setdefault(key, {})[number] = value
+                key, number, piece = checkpoint.parse_chunk_key(raw_key)
+                chunks.setdefault(key, {}).setdefault(number, {})[piece] = value
         for key in chunks.keys() | lost.keys():
             loaded = self._pipelines.get(key.pipeline)
             if loaded is None or key.step not in loaded.detectors:
                 continue
-            parts = [checkpoint.decode_chunk(data, loaded.schema) for _, data in sorted(chunks.get(key, {}).items())]
+            found = chunks.get(key, {})
+            parts = [checkpoint.decode_chunk(_joined(found[number]), loaded.schema) for number in sorted(found)]
             rows = [part for part in parts if not isinstance(part, int)]
             unusable = sum(part for part in parts if isinstance(part, int))
             buffer = self._buffer(key)
             buffer.restore(Rows.concat(rows) if rows else None, lost[key] + unusable)
-            self._written[key] = Written(NO_WINDOW if unusable else buffer.windows, len(buffer) + unusable)
+            self._written[key] = Written(
+                NO_WINDOW if unusable else buffer.windows,
+                len(buffer) + unusable,
+                {number: len(pieces) for number, pieces in found.items()},
+            )
         return self.position
 
     def process(self, messages: Iterable[Message]) -> Effects:
@@ -147,17 +154,21 @@ class PartitionTask:
 
     def _changed_chunks(self, key: WindowKey) -> list[tuple[bytes, bytes | None]]:
         buffer = self._buffers[key]
-        before = self._written.get(key, Written(buffer.windows, 0))
+        before = self._written.get(key, Written(buffer.windows, 0, {}))
         size = checkpoint.CHUNK_ROWS
         keep = before.rows if before.window == buffer.windows else 0
         rows = buffer.contents()
         count = len(buffer)
         entries: list[tuple[bytes, bytes | None]] = []
+        written = {number: count for number, count in before.pieces.items() if number < keep // size}
         for start in range(keep - keep % size, count, size):
             assert rows is not None, "a buffer that counts rows has them"
-            entries.append((key.chunk(start // size), checkpoint.encode_chunk(rows.take(slice(start, start + size)))))
-        entries.extend((key.chunk(number), None) for number in range(-(-count // size), -(-before.rows // size)))
-        self._written[key] = Written(buffer.windows, count)
+            pieces = checkpoint.pieces(checkpoint.encode_chunk(rows.take(slice(start, start + size))))
+            written[start // size] = len(pieces)
+            entries.extend((key.chunk(start // size, piece), data) for piece, data in enumerate(pieces))
+        for number, n_pieces in before.pieces.items():
+            entries.extend((key.chunk(number, piece), None) for piece in range(written.get(number, 0), n_pieces))
+        self._written[key] = Written(buffer.windows, count, written)
         return entries
 
     def _buffer(self, key: WindowKey) -> WindowBuffer:
@@ -272,6 +283,10 @@ class PartitionTask:
             for step in loaded.plan.steps:
                 if step.kind == "explainer":
                     effects.explain_requests.extend(_explain_requests(step, verdict, window))
+
+
+def _joined(pieces: Mapping[int, bytes]) -> bytes:
+    return b"".join(pieces[number] for number in sorted(pieces))
 
 
 def _missing_outputs(detector: Detector, frame: Frame) -> DecodeError | None:

@@ -24,6 +24,7 @@ from govern.bus.topics import Stream, topic
 from govern.codecs import cloudevents
 from govern.ids import uuid7
 from govern.record import ConfigChange
+from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.report import Reporter
 from govern.runtime.task import Effects, Judgement, PartitionTask
@@ -195,8 +196,8 @@ class Worker:
         task, effects = assigned.task, assigned.pending
         outputs: dict[Stream, list[Outgoing]] = {
             "verdicts": [self._verdict_message(one) for one in effects.judgements],
-            "explain-requests": [cloudevents.to_message(one, source=self._source) for one in effects.explain_requests],
-            "dead-letter": [cloudevents.to_message(one, source=self._source) for one in effects.dead_letters],
+            "explain-requests": [to_message(one, source=self._source) for one in effects.explain_requests],
+            "dead-letter": [to_message(one, source=self._source) for one in effects.dead_letters],
         }
         state = [Outgoing(key=key, value=value, partition=task.tp.partition) for key, value in task.changed_state()]
         async with assigned.transactor.transaction() as transaction:
@@ -212,7 +213,7 @@ class Worker:
 
     def _verdict_message(self, judgement: Judgement) -> Outgoing:
         traceparent = self._reporter.judged(judgement.verdict, judgement.traceparents)
-        return cloudevents.to_message(replace(judgement.verdict, traceparent=traceparent), source=self._source)
+        return to_message(replace(judgement.verdict, traceparent=traceparent), source=self._source)
 
     async def _on_assigned(self, partitions: frozenset[Partition]) -> None:
         assert self._subscription is not None or not partitions

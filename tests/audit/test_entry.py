@@ -63,6 +63,13 @@ def test_captured_headers_are_withheld_and_come_back() -> None:
     assert shown == {"encoding": "json", "value": headers}
 
 
+def test_sealed_values_are_withheld_so_that_they_can_be_erased() -> None:
+    record = records.Inference(id="i", request_id="r", request=records.Payload(size=1, sealed=b"\x01box"))
+    one = draft_record(record, None)
+    assert "sealed" not in canonical(one.leaf(log="l", recorded_ns=1, sealed=None)).decode()
+    assert one.withheld["request.sealed"] == b"\x01box"
+
+
 def test_subjects() -> None:
     stream = Stream()
     plain, person = stream.inference(1), stream.inference(2, principal="principal-one")

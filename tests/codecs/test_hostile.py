@@ -93,6 +93,7 @@ FIELDS = (
     *("instances", "inputs", "predictions", "outputs", "b64"),
     *("ndarray", "tensor", "strData", "jsonData", "binData", "meta", "puid", "request", "response", "reward", "truth"),
     *("messages", "role", "content", "text", "tool_calls", "function", "prompt", "input"),
+    *("dataframe_split", "dataframe_records", "columns"),
     *("choices", "index", "delta", "usage", "total_tokens", "embedding", "error"),
 )
 

@@ -13,13 +13,17 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from govern.cli.mirror import app
+from govern.cli.mirror_spool import described
 from govern.mirror.config import MirrorConfig, json_schema
 from govern.mirror.inspect import inspect_segments
 from govern.mirror.recorder import open_recorder
+from govern.mirror.shipper import Drained
 from tests.mirror.conftest import govern, segment_files, until
 from tests.mirror.test_recorder import play
 from tests.mirror.test_shipper import on_the_bus, running
 from tests.services.process import free_port
+
+PAGES = Path(__file__).parents[2] / "docs" / "capture"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -76,6 +80,7 @@ async def test_drain_publishes_what_a_dead_pod_left_on_its_disk_and_says_so(
     assert [record.capture.seq for _, record in await on_the_bus(config)] == list(range(n_left))
     assert list(disk.iterdir()) == []
     assert not spool_dir.exists()
+    assert described(Drained(1204, 0, 0, 0)) in (PAGES / "delivery.md").read_text(encoding="utf-8")
     again = run("spool", "drain", *options, "--bus", embedded_url)
     assert again.stdout == "0 records are on the bus now, 0 wait in the spool, 0 could not be read\n"
 
@@ -121,8 +126,8 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
     path.write_text("service: a\nsampling_rate: 7\n")
     refused = run("proxy", "--config", str(path))
     assert refused.returncode == 2
-    page = Path(__file__).parents[2] / "docs" / "capture" / "configuration.md"
-    assert refused.stderr.replace(str(path), "mirror.yaml") in page.read_text(encoding="utf-8")
+    page = (PAGES / "configuration.md").read_text(encoding="utf-8")
+    assert refused.stderr.replace(str(path), "mirror.yaml") in page
 
 
 def test_every_command_prints_its_configuration(tmp_path: Path) -> None:
@@ -133,9 +138,9 @@ def test_every_command_prints_its_configuration(tmp_path: Path) -> None:
         for name, command in group.commands.items():
             if isinstance(command, TyperGroup):
                 yield from commands(command, (*above, name))
-            elif any(each.name == "config" for each in command.params):
-                needed = [each for each in command.params if each.required]
-                yield (*above, name, *("x" for each in needed if each.param_type_name == "argument"))
+            elif any(each.name == "config" for each in command.params):  # the others read no configuration
+                needed = [each for each in command.params if each.required and each.param_type_name == "argument"]
+                yield (*above, name, *("sagemaker" if each.name == "source" else "x" for each in needed))
 
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)

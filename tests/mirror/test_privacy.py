@@ -125,7 +125,7 @@ async def test_no_planted_value_leaves_the_pod_when_its_processes_are_killed(
     base, disk = tmp_path / "pod", tmp_path / "disk"
     base.mkdir()
     config = make_config(
-        bus=embedded_url, disk_dir=disk, redaction={"rules": RULES}, spool_bytes=8 * SEGMENT_BYTES, drain_s=1.0
+        bus=embedded_url, disk_dir=disk, redaction={"rules": RULES}, spool_bytes=8 * SEGMENT_BYTES, drain_s=DEADLINE_S
     )
     answered: list[int] = []
     done = threading.Event()
@@ -155,14 +155,15 @@ async def test_no_planted_value_leaves_the_pod_when_its_processes_are_killed(
         finally:
             done.set()
             caller.join()
-    await ship_all(config)
+    registry = await ship_all(config)
     found = await on_the_bus(config)
     assert MARK not in metrics
     assert not any(MARK in message.value for message, _ in found if message.value)
     assert files_with(MARK, made.logs, disk, bus_folder(embedded_url)) == []
     arrived = [int(record.request_id[1:]) for _, record in found]
     assert len(arrived) == len(set(arrived))
-    assert set(answered) <= set(arrived)
+    assert len(set(answered) - set(arrived)) <= total(registry, "capture_dropped_total")
+    assert len(arrived) > 20
     for (_, record), number in zip(found, arrived, strict=True):
         assert_redacted(record, number)
 
@@ -173,7 +174,7 @@ def bus_folder(url: str) -> Path:
 
 @pytest.mark.kafka
 async def test_no_planted_value_is_in_a_message_of_kafka(make_config: MakeConfig, kafka_url: str, unique: str) -> None:
-    config = make_config(bus=kafka_url, namespace=unique, redaction={"rules": RULES})
+    config = make_config(bus=kafka_url, namespace=unique, redaction={"rules": RULES}, drain_s=DEADLINE_S)
     recorder = open_recorder(config)
     for number in range(20):
         capture(recorder, f"r{number}", body=body(number))
@@ -191,7 +192,12 @@ async def test_segments_on_disk_are_redacted_once_while_the_bus_is_away_and_afte
 ) -> None:
     base, disk = tmp_path / "pod", tmp_path / "disk"
     base.mkdir()
-    limits = {"spool_bytes": 16 * SEGMENT_BYTES, "disk_dir": disk, "redaction": {"rules": RULES}}
+    limits = {
+        "spool_bytes": 16 * SEGMENT_BYTES,
+        "disk_dir": disk,
+        "redaction": {"rules": RULES},
+        "drain_s": DEADLINE_S,
+    }
     away = make_config(bus=f"kafka://127.0.0.1:{free_port()}", **limits)
     source = random.Random(4)
     with pod(base, uvicorn, away) as made:
@@ -226,7 +232,12 @@ async def test_a_segment_that_moves_when_half_of_it_is_shipped_is_continued_with
 ) -> None:
     """Redacted frames are longer or shorter, so that a place in the old segment is none in the new one."""
     disk = tmp_path / "disk"
-    limits = {"spool_bytes": 4 * SEGMENT_BYTES, "disk_dir": disk, "redaction": {"rules": RULES}}
+    limits = {
+        "spool_bytes": 4 * SEGMENT_BYTES,
+        "disk_dir": disk,
+        "redaction": {"rules": RULES},
+        "drain_s": DEADLINE_S,
+    }
     config = make_config(bus=embedded_url, **limits)
     recorder = open_recorder(config)
     for number in range(7):
@@ -261,7 +272,7 @@ async def test_what_lies_on_disk_redacted_is_not_redacted_by_later_rules(
     make_config: MakeConfig, embedded_url: str, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
-    limits = {"spool_bytes": 4 * SEGMENT_BYTES, "disk_dir": disk}
+    limits = {"spool_bytes": 4 * SEGMENT_BYTES, "disk_dir": disk, "drain_s": DEADLINE_S}
     away = make_config(bus=f"kafka://127.0.0.1:{free_port()}", redaction={"rules": RULES}, **limits)
     recorder = open_recorder(away)
     made, _ = shipper(away)
@@ -310,7 +321,7 @@ async def test_where_the_spool_is_on_a_disk_it_is_encrypted_and_killed_processes
     base = tmp_path / "pod"
     base.mkdir()
     config = make_config(
-        bus=embedded_url, spool_dir=disk_spool, redaction={"rules": RULES, "spool_key_dir": key_dir}, drain_s=1.0
+        bus=embedded_url, spool_dir=disk_spool, redaction={"rules": RULES, "spool_key_dir": key_dir}, drain_s=DEADLINE_S
     )
     with pod(base, uvicorn, config) as made:
         os.kill(made.shipper.pid, signal.SIGSTOP)

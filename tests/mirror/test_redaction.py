@@ -311,6 +311,12 @@ def test_a_column_of_a_matrix_becomes_missing_and_the_others_stay(
     assert raw == raw_bytes(now, expected)
 
 
+def test_the_record_says_of_each_rule_all_that_it_did(redactor: MakeRedactor) -> None:
+    body = v2(tensor("x", "BYTES", [["a", "b"]]), tensor("x", "FP64", [[1.0, 2.0]]))
+    found = redactor({"tensor": "x", "column": 0, "action": "hash"}).of(inference(body, protocol="v2"))
+    assert [one.action for one in found.redactions] == ["hash", "drop"]
+
+
 def test_tensors_that_a_response_repeats_are_found(redactor: MakeRedactor) -> None:
     echo = {"inputs": [tensor("ssn", "BYTES", [SECRET])], "outputs": [tensor("predict", "FP64", [0.5])]}
     record = inference(dumps(echo), side="response", protocol="v2")

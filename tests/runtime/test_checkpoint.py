@@ -12,10 +12,10 @@ from govern.runtime import checkpoint
 from govern.runtime.checkpoint import WindowKey
 
 
-@given(st.tuples(st.text(), st.text(), st.text(), st.text()), st.integers(0, 10**6))
-def test_keys_survive_any_name(names: tuple[str, str, str, str], number: int) -> None:
+@given(st.tuples(st.text(), st.text(), st.text(), st.text()), st.integers(0, 10**6), st.integers(0, 9))
+def test_keys_survive_any_name(names: tuple[str, str, str, str], number: int, piece: int) -> None:
     key = WindowKey(*names)
-    assert checkpoint.parse_chunk_key(key.chunk(number)) == (key, number)
+    assert checkpoint.parse_chunk_key(key.chunk(number, piece)) == (key, number, piece)
     assert checkpoint.parse_window_text(key.text) == key
 
 

@@ -21,6 +21,7 @@ from govern.codecs.tensor import Tensor
 from govern.detection import Scores
 from govern.frame import Frame
 from govern.record import Capture, DeadLetter, ExplainRequest, Payload, Sampling, Verdict, encode
+from govern.runtime import checkpoint
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.task import Effects, PartitionTask
 from tests.runtime.conftest import START_NS, Make, message_of, payload
@@ -108,11 +109,17 @@ def crash_and_restore(task: PartitionTask, table: dict[bytes, bytes], pipeline: 
     return again
 
 
+@pytest.mark.parametrize("piece_bytes", [checkpoint.PIECE_BYTES, 700], ids=["whole chunks", "chunks in pieces"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_crash_between_any_two_commits_changes_nothing(
-    pipeline: LoadedPipeline, make_inference: Make, data: st.DataObject
+    pipeline: LoadedPipeline,
+    make_inference: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    piece_bytes: int,
+    data: st.DataObject,
 ) -> None:
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", piece_bytes)
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=30, max_size=60), label="rows of each request")
     messages = [message_of(make_inference(i, rows=rows), offset=i + i // 2) for i, rows in enumerate(sizes)]
     whole = run(new_task(pipeline), messages)
@@ -131,6 +138,7 @@ def test_a_crash_between_any_two_commits_changes_nothing(
             if value is None:
                 table.pop(key, None)
             else:
+                assert key == checkpoint.POSITION_KEY or len(value) <= piece_bytes
                 table[key] = value
         published.extend(effects)
         if data.draw(st.booleans(), label="crash after the commit"):
@@ -140,6 +148,9 @@ def test_a_crash_between_any_two_commits_changes_nothing(
         return [encode(one) for one in verdicts(effects)], effects.explain_requests, effects.dead_letters
 
     assert wire(published) == wire(whole)
+    assert crash_and_restore(task, table, pipeline).changed_state() == task.changed_state()[-1:], (
+        "nothing is left behind"
+    )
 
 
 def test_a_malformed_payload_is_a_dead_letter_and_the_stream_goes_on(
@@ -175,6 +186,8 @@ UNDECODABLE = {
     "v2-grpc": Payload(body=b"\0\0\0\0\x09cut", content_type="application/grpc"),
     "seldon-v1": Payload(body=b'{"data": {"tensor": {"shape": [9], "values": [1]}}}'),
     "openai": Payload(body=b'{"messages": [{"role": "user", "content": "hi"}]}'),
+    "csv": Payload(body=b"1,2\n3\n", content_type="text/csv"),
+    "mlflow": Payload(body=b'{"dataframe_split": {"columns": ["AGEP"], "data": [[1, 2]]}}'),
     "soap": Payload(body=b"<x/>"),
     "unknown": Payload(body=b"\x1f\x8bno gzip"),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from govern.bus import Bus, Message, Partition, open_bus
+from govern.bus import Bus, Message, Outgoing, Partition, open_bus
 from govern.bus.topics import specs, topic
 from govern.codecs import cloudevents
 from govern.errors import BadInput
@@ -149,6 +149,36 @@ async def test_publishes_what_one_task_computes_and_counts_it(
 
 
 @pytest.mark.timeout(240)
+async def test_what_is_too_long_for_the_bus_stops_nobody(
+    bus: Bus, unique: str, pipeline_file: Path, make_inference: Make
+) -> None:
+    """Windows of many instances with long request ids, and a message that is as long as the bus takes."""
+    pipeline_file.write_text(pipeline_file.read_text().replace("batch: {size: 20,", "batch: {size: 1500,"))
+    inferences = topic(unique, "inferences")
+    huge = Outgoing(key=b"k", value=b"\xff" * 999_000, headers=(("ce_type", b"io.govern.inference.v1"),), partition=0)
+    for start in (0, 75):
+        records = [
+            make_inference(i, rows=20, namespace=unique, request_id=f"{i}-" * 250) for i in range(start, start + 75)
+        ]
+        await bus.publish(inferences, [cloudevents.to_message(one, source="/test", partition=0) for one in records])
+        await bus.publish(inferences, [huge])
+    await publish(bus, unique, make_inference, range(2))  # so that both partitions have something to commit
+    worker = Worker(
+        bus=bus, namespace=unique, pipelines=load(pipeline_file), reporter=Reporter(Metrics(CollectorRegistry()))
+    )
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        await until_committed(bus, unique, "govern-worker")
+        stop.set()
+    verdicts, _, letters = await published(bus, unique)
+    long = [one for one in verdicts if one.step == "outlier"]
+    assert [one.window.n_instances for one in long] == [1500, 1500]
+    assert all(sum(len(each.request_id) for each in one.instances) > 500_000 for one in long)
+    assert all(len(one.instances) < 1500 for one in long)
+    assert [(one.value_size, len(one.value) < 999_000) for one in letters] == [(999_000, True)] * 2
+
+
 async def test_killed_and_stopped_at_random_it_publishes_everything_once(
     bus: Bus, bus_url: str, unique: str, pipeline_file: Path, make_inference: Make, tmp_path: Path
 ) -> None:

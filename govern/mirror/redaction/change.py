@@ -57,17 +57,17 @@ class Change:
     Attributes:
         count: values met so far.
         taken: those that are to be sealed, in order.
-        made_missing: the rule could not put its text there, and dropped values instead.
+        done: what was done, in order; besides `action` it may be "drop", where text finds no place.
     """
 
-    __slots__ = ("_keys", "action", "count", "made_missing", "taken")
+    __slots__ = ("_keys", "action", "count", "done", "taken")
 
     def __init__(self, action: Action, keys: Keys | None) -> None:
         self.action = action
         self._keys = keys
         self.count = 0
         self.taken: list[object] = []
-        self.made_missing = False
+        self.done: dict[Action, None] = {}
 
     @property
     def makes_text(self) -> bool:
@@ -75,6 +75,7 @@ class Change:
 
     def __call__(self, value: object) -> object:
         self.count += 1
+        self.done[self.action] = None
         match self.action:
             case "withhold":
                 raise AskedFor("a rule withholds bodies with this field")
@@ -93,7 +94,7 @@ class Change:
         if not self.makes_text:
             return self(value)
         self.count += 1
-        self.made_missing = True
+        self.done["drop"] = None
         return None
 
     def _known_keys(self) -> Keys:

@@ -128,8 +128,9 @@ class Redactor:
                 )
             ),
             tuple(
-                Redaction(path=f"{side}.{place.label}", action="drop" if change.made_missing else change.action)
+                Redaction(path=f"{side}.{place.label}", action=action)
                 for place, change in found
+                for action in change.done
             ),
         )
 

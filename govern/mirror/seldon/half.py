@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError as ProtobufError
 
 from govern.bus.protocol import Message, Partition
 from govern.codecs import open_inference_pb2 as oip
-from govern.mirror.seldon.topics import Kind, Side, Stream
+from govern.mirror.join import Side
+from govern.mirror.seldon.topics import Kind, Stream
 from govern.record import Payload
 
 #: `0x00`, four bytes of schema id, one byte of message index. No protobuf message and no JSON begins with 0x00.

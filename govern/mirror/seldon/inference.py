@@ -6,9 +6,9 @@ from typing import Final
 
 from govern.ids import derived_id, derived_uuid7
 from govern.mirror.config import MirrorConfig
+from govern.mirror.join import Pair
 from govern.mirror.sampling import Fate, Shares, shares
 from govern.mirror.seldon.half import Half, JoinKey
-from govern.mirror.seldon.join import Pair
 from govern.record import SCHEMA_VERSION, Capture, Inference, Payload
 from govern.telemetry.tracing import context_of
 
@@ -42,7 +42,7 @@ def _failed(status_code: int, config: MirrorConfig) -> bool:
     return status_code == 0 or status_code >= config.sampling.error_status
 
 
-def inference_of(pair: Pair, config: MirrorConfig, *, agent: str, seq: int, dropped: int) -> Inference:
+def inference_of(pair: Pair[Half], config: MirrorConfig, *, agent: str, seq: int, dropped: int) -> Inference:
     """The record of a pair.
 
     A pipeline `p` is service p, model `p.pipeline`, as the header `seldon-model` names it; a model `m` is model m of
@@ -70,21 +70,27 @@ def inference_of(pair: Pair, config: MirrorConfig, *, agent: str, seq: int, drop
         status_code=status_code,
         request=_payload(request),
         response=_payload(response),
-        error=next((half.error for half in reversed(pair.halves) if half.error), ""),
+        error=_error(pair, config),
         sampling=shares_of(key, config).label(failed=_failed(status_code, config)),
         truncated=tuple(half.side for half in pair.halves if half.cut),
         synthetic=any(half.synthetic for half in pair.halves),
         capture=Capture(agent=agent, pod=config.pod, seq=seq, dropped_before=dropped, source="seldon-v2"),
-        path=first.origin.topic,
-        missing=("request",) if request is None else ("response",) if response is None else (),
+        missing=pair.missing,
     )
+
+
+def _error(pair: Pair[Half], config: MirrorConfig) -> str:
+    said = [half.error for half in pair.halves if half.error]
+    if pair.missing:
+        said.append(f"the {pair.missing[0]} half did not come within {config.seldon.join_s:g} s")
+    return "; ".join(said)
 
 
 def _payload(half: Half | None) -> Payload:
     return Payload() if half is None else half.payload
 
 
-def _traceparent(pair: Pair, identity: str) -> str:
+def _traceparent(pair: Pair[Half], identity: str) -> str:
     """The caller's, of the request if it has one; else a new trace, of the same ids at every reading."""
     for half in pair.halves:
         if context_of(half.traceparent) is not None:

@@ -10,11 +10,12 @@ from govern.bus.protocol import Outgoing, Partition, Transactor
 from govern.bus.topics import topic
 from govern.mirror.agent import Counts
 from govern.mirror.config import MirrorConfig
+from govern.mirror.join import Pair
 from govern.mirror.messages import Messages
+from govern.mirror.place import Stored
 from govern.mirror.redaction.redactor import Redactor
+from govern.mirror.seldon.half import Half
 from govern.mirror.seldon.inference import inference_of, is_kept
-from govern.mirror.seldon.join import Pair
-from govern.mirror.seldon.place import Stored
 from govern.record import Inference
 
 
@@ -55,7 +56,7 @@ class Ledger:
         return None if value is None else msgspec.json.decode(value, type=Stored)
 
     async def commit(
-        self, pairs: Sequence[Pair], places: Mapping[Partition, Stored], lost: int
+        self, pairs: Sequence[Pair[Half]], places: Mapping[Partition, Stored], lost: int
     ) -> tuple[list[Inference], list[Inference]]:
         """Publish the records of pairs and the places after them.
 

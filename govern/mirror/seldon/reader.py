@@ -17,7 +17,7 @@ from typing import Final
 from opentelemetry.trace import Tracer
 
 from govern.bus.protocol import Bus, BusError, Partition
-from govern.bus.topics import specs, topic
+from govern.bus.topics import needed, topic
 from govern.mirror.config import MirrorConfig
 from govern.mirror.messages import Messages
 from govern.mirror.redaction.redactor import Redactor
@@ -94,8 +94,9 @@ class SeldonReader:
         """Read over one pair of connections."""
         namespace = self._config.namespace
         positions = topic(namespace, "positions")
-        needed = {topic(namespace, "inferences"), positions}
-        await bus.ensure_topics([spec for spec in specs(namespace) if spec.name in needed])
+        await bus.ensure_topics(
+            needed(namespace, ("inferences", "positions"), message_bytes=self._config.message_bytes)
+        )
         transactor = await bus.transactor(f"govern.{self._agent}.{namespace}")
         try:
             table = await bus.read_table(Partition(positions, 0))  # after the fence: nobody else can change it now

@@ -10,15 +10,15 @@ from typing import Final
 
 from govern.bus.protocol import BusError, Message, Partition
 from govern.mirror.config import MirrorConfig
+from govern.mirror.join import Joiner, Pair
+from govern.mirror.place import Place, Stored
 from govern.mirror.sampling import Fate
 from govern.mirror.seldon.exported import SeldonMetrics
-from govern.mirror.seldon.half import half_of, headers_of, key_of
+from govern.mirror.seldon.half import Half, half_of, headers_of, key_of
 from govern.mirror.seldon.inference import shares_of
-from govern.mirror.seldon.join import Joiner, Pair
 from govern.mirror.seldon.ledger import Ledger
-from govern.mirror.seldon.place import Place, Stored
 from govern.mirror.seldon.source import SeldonSource
-from govern.mirror.seldon.topics import Selection
+from govern.mirror.seldon.topics import Selection, Stream
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,9 +43,12 @@ class Session:
         self._selection = selection
         self._ledger = ledger
         self._metrics = metrics
+        self._streams: dict[Partition, Stream] = {}
         self._places: dict[Partition, Place] = {}
-        self._joiner = Joiner(limit_ms=seldon.join_s * 1000, max_halves=seldon.open_halves, max_bytes=seldon.open_bytes)
-        self._pairs: list[Pair] = []
+        self._joiner = Joiner[Half](
+            limit_ms=seldon.join_s * 1000, max_halves=seldon.open_halves, max_bytes=seldon.open_bytes
+        )
+        self._pairs: list[Pair[Half]] = []
         self._lost = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -81,9 +84,10 @@ class Session:
         fresh = found.keys() - self._places.keys()
         if not fresh:
             return
+        self._streams = found
         for tp in fresh:
             stored = self._begin(tp, ends[tp])
-            self._places[tp] = Place(found[tp], stored, changed=stored != self._ledger.stored(tp))
+            self._places[tp] = Place(stored, changed=stored != self._ledger.stored(tp))
         self._source.assign({tp: place.start for tp, place in self._places.items()})
         _log.info("reading %d partitions, %d of them new", len(found), len(fresh))
 
@@ -103,15 +107,16 @@ class Session:
         self._lost += place.lost(message.offset)
         if not place.meets(message.offset, message.timestamp_ms):
             return
+        stream = self._streams[message.tp]
         headers = headers_of(message)
-        key, named = key_of(message, place.stream, headers)
+        key, named = key_of(message, stream, headers)
         if not self._selection.wants(key.kind, key.name, key.pipeline):
             return
         config = self._config
         left_out = shares_of(key, config).fate(key.request_id) is Fate.LEFT_OUT
         half = half_of(
             message,
-            place.stream,
+            stream,
             key,
             headers,
             named=named,
@@ -126,7 +131,7 @@ class Session:
         else:
             self._close(pair)
 
-    def _close(self, pair: Pair) -> None:
+    def _close(self, pair: Pair[Half]) -> None:
         for half in pair.halves:
             self._places[half.origin].done(half.offset)
         self._pairs.append(pair)

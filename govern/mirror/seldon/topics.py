@@ -5,10 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
+from govern.mirror.join import Side
 from govern.mirror.seldon.config import SeldonConfig
 
 Kind = Literal["model", "pipeline"]
-Side = Literal["request", "response"]
 
 _SIDES: Final[dict[str, Side]] = {".inputs": "request", ".outputs": "response"}
 

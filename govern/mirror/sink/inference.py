@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import zlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
+from govern.codecs.seldon_message import decode_feedback
+from govern.errors import DecodeError
 from govern.ids import uuid7
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Shares
@@ -88,26 +88,15 @@ def unpacked(body: bytes, limit: int) -> bytes:
     return data
 
 
-class _Message(msgspec.Struct):
-    data: Any = None
-    strData: str | None = None  # noqa: N815 - Seldon's name
-    jsonData: Any = None  # noqa: N815
-
-
-class _Feedback(msgspec.Struct):
-    reward: float | None = None
-    truth: _Message | None = None
-
-
 def feedback_of(heading: Heading, body: bytes, namespace: str) -> Feedback:
-    """Seldon's `Feedback` message: `{"request": ..., "response": ..., "reward": 0.9, "truth": {"data": ...}}`.
+    """Seldon's feedback as a record.
 
     Raises:
         MalformedEvent: the body is no such message.
     """
     try:
-        message = msgspec.json.decode(body, type=_Feedback)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        message = decode_feedback(body)
+    except DecodeError as error:
         raise MalformedEvent.attribute("data", f"it is no feedback of Seldon's: {error}") from error
     return Feedback(
         schema_version=SCHEMA_VERSION,
@@ -115,24 +104,8 @@ def feedback_of(heading: Heading, body: bytes, namespace: str) -> Feedback:
         namespace=namespace,
         service=heading.service,
         model=heading.model,
-        request_id=heading.request_id,
-        label=_label(message.truth),
-        reward=message.reward or 0.0,
+        request_id=heading.request_id or message.puid,
+        label=message.truth[:_LABEL_CHARS_MAX],
+        reward=message.reward,
         t_feedback=heading.t_ns,
     )
-
-
-def _label(truth: _Message | None) -> str:
-    """The truth as text: a single value as it is, more than one as JSON."""
-    if truth is None:
-        return ""
-    found = truth.strData if truth.strData is not None else truth.jsonData
-    if isinstance(truth.data, dict):
-        tensor = truth.data.get("tensor")
-        values = tensor.get("values") if isinstance(tensor, dict) else None
-        found = truth.data.get("ndarray", values)
-    while isinstance(found, list) and len(found) == 1:
-        found = found[0]
-    if found is None:
-        return ""
-    return (found if isinstance(found, str) else msgspec.json.encode(found).decode())[:_LABEL_CHARS_MAX]

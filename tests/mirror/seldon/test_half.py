@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from govern.bus.protocol import Message
 from govern.mirror.config import MirrorConfig
+from govern.mirror.join import Pair
 from govern.mirror.seldon.config import SeldonConfig
 from govern.mirror.seldon.half import Half, half_of, headers_of, key_of
 from govern.mirror.seldon.inference import inference_of
-from govern.mirror.seldon.join import Pair
 from govern.mirror.seldon.topics import ERRORS, Selection, Stream
 from govern.record import Inference
 from tests.mirror.seldon.conftest import infer_request, infer_response

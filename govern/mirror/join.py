@@ -4,29 +4,60 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Hashable
 from itertools import count
-from typing import NamedTuple
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from govern.mirror.seldon.half import Half, JoinKey
+Side = Literal["request", "response"]
 
 
-class Pair(NamedTuple):
+class Joinable(Protocol):
+    """A request or a response, as the join sees it."""
+
+    @property
+    def key(self) -> Hashable:
+        """What the two halves of one inference have in common."""
+        ...
+
+    @property
+    def side(self) -> Side: ...
+
+    @property
+    def t_ms(self) -> int:
+        """When it happened, milliseconds since the Unix epoch."""
+        ...
+
+    @property
+    def n_bytes(self) -> int:
+        """What its body takes in memory."""
+        ...
+
+
+H = TypeVar("H", bound=Joinable)
+
+
+class Pair(NamedTuple, Generic[H]):
     """The two halves of an inference; one is None when it never came."""
 
-    request: Half | None
-    response: Half | None
+    request: H | None
+    response: H | None
 
     @property
-    def halves(self) -> tuple[Half, ...]:
-        return tuple(half for half in self if half is not None)
+    def halves(self) -> tuple[H, ...]:
+        return tuple(half for half in (self.request, self.response) if half is not None)
 
     @property
-    def first(self) -> Half:
+    def missing(self) -> tuple[Side, ...]:
+        """The side that never came, if one did not."""
+        return ("request",) if self.request is None else ("response",) if self.response is None else ()
+
+    @property
+    def first(self) -> H:
         """The request, or the response that came without one."""
         return self.halves[0]
 
 
-class Joiner:
+class Joiner(Generic[H]):
     """Holds the halves that wait for the other one, in bounded number and size.
 
     Halves of one key are joined in the order in which they come: a caller that uses a request id twice gets two
@@ -43,15 +74,15 @@ class Joiner:
         self._max_halves = max_halves
         self._max_bytes = max_bytes
         self._numbers = count()
-        self._by_key: dict[JoinKey, deque[int]] = {}  # of one key only one side can wait
-        self._waiting: dict[int, Half] = {}
+        self._by_key: dict[Hashable, deque[int]] = {}  # of one key only one side can wait
+        self._waiting: dict[int, H] = {}
         self._by_time: list[tuple[int, int]] = []  # a heap; those that were joined meanwhile are passed over
         self.n_bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, half: Half) -> Pair | None:
+    def add(self, half: H) -> Pair[H] | None:
         """The pair that a half completes, if it completes one; else it waits."""
         waiting = self._by_key.get(half.key)
         if waiting and self._waiting[waiting[0]].side != half.side:
@@ -64,21 +95,24 @@ class Joiner:
         self.n_bytes += half.n_bytes
         return None
 
-    def expire(self, now_ms: float) -> list[Pair]:
+    def expire(self, now_ms: float) -> list[Pair[H]]:
         """The halves that have waited too long, and the oldest ones past the bounds; each alone, oldest first."""
-        alone = []
+        alone: list[Pair[H]] = []
         while self._by_time:
             t_ms, number = self._by_time[0]
             if number in self._waiting:
                 full = len(self._waiting) > self._max_halves or self.n_bytes > self._max_bytes
                 if not full and t_ms + self._limit_ms >= now_ms:
                     break
-                half = self._take(number)
-                alone.append(Pair(half, None) if half.side == "request" else Pair(None, half))
+                alone.append(_alone(self._take(number)))
             heapq.heappop(self._by_time)
         return alone
 
-    def _take(self, number: int) -> Half:
+    def rest(self) -> list[Pair[H]]:
+        """All halves that wait, each alone: nothing comes any more."""
+        return [_alone(self._take(number)) for number in list(self._waiting)]
+
+    def _take(self, number: int) -> H:
         half = self._waiting.pop(number)
         queue = self._by_key[half.key]
         queue.remove(number)
@@ -86,3 +120,7 @@ class Joiner:
             del self._by_key[half.key]
         self.n_bytes -= half.n_bytes
         return half
+
+
+def _alone(half: H) -> Pair[H]:
+    return Pair(half, None) if half.side == "request" else Pair(None, half)

@@ -1,30 +1,31 @@
-"""How far a partition of Seldon's has been read: what is kept on govern's bus, and what follows from it. Pure.
+"""How far a stream of halves has been read: what is kept on govern's bus, and what follows from it. Pure.
 
-A message is done when its record is on the bus. Those read and not done wait for their other half: they are the
-`open` ones. Only their offsets are kept, so the bodies stay where they are; a new start reads them there again.
+The stream is a partition of somebody's topic, or a file. A message is done when its record is on the bus. Those read
+and not done wait for their other half: they are the `open` ones. Only their offsets are kept, so the bodies stay where
+they are; a new start reads them there again.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from govern.mirror.seldon.topics import Stream
 
-
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What the positions topic keeps of a partition.
+class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the positions topic keeps of a stream.
 
     Attributes:
         offset: the next one to read for the first time.
         open: offsets before it of halves that wait.
+        whole: the stream has an end, and was read up to it.
     """
 
     offset: int = 0
     open: list[int] = []
+    whole: bool = False
 
 
 class Place:
-    """One partition while it is read.
+    """One stream while it is read.
 
     Args:
         changed: what is stored on the bus is something else.
@@ -33,13 +34,13 @@ class Place:
         t_ms: the newest message's time; the stream has no older ones to come, but for disorder among producers.
     """
 
-    def __init__(self, stream: Stream, stored: Stored, *, changed: bool = False) -> None:
-        self.stream = stream
+    def __init__(self, stored: Stored, *, changed: bool = False) -> None:
         self.offset = stored.offset
         self.open = set(stored.open)
         self.t_ms = 0
         self.changed = changed
         self._awaited = set(stored.open)
+        self._whole = stored.whole
 
     @property
     def start(self) -> int:
@@ -47,7 +48,7 @@ class Place:
         return min(self._awaited, default=self.offset)
 
     def stored(self) -> Stored:
-        return Stored(offset=self.offset, open=sorted(self.open))
+        return Stored(offset=self.offset, open=sorted(self.open), whole=self._whole)
 
     def meets(self, offset: int, t_ms: int) -> bool:
         """Whether the message that is read now is to be looked at: it is new, or it was still open."""
@@ -73,10 +74,16 @@ class Place:
             self.changed = True
 
     def lost(self, before: int) -> int:
-        """How many open halves before an offset are in the topic no more; they are open no more either."""
+        """How many open halves before an offset are there no more; they are open no more either."""
         gone = {offset for offset in self._awaited if offset < before}
         if gone:
             self._awaited -= gone
             self.open -= gone
             self.changed = True
         return len(gone)
+
+    def ends(self) -> None:
+        """The stream has been read to its end."""
+        if not self._whole:
+            self._whole = True
+            self.changed = True

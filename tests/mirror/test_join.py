@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from govern.bus.protocol import Partition
+from govern.mirror.join import Joiner, Pair, Side
+from govern.mirror.place import Place, Stored
 from govern.mirror.seldon.half import Half, JoinKey
-from govern.mirror.seldon.join import Joiner, Pair
-from govern.mirror.seldon.place import Place, Stored
-from govern.mirror.seldon.topics import Side, Stream
 from govern.record import Payload
 
 REQUESTS, RESPONSES = Partition("inputs", 0), Partition("outputs", 0)
@@ -36,13 +35,13 @@ def half(request_id: str, origin: Partition, offset: int, t_ms: int = 0, body: b
     )
 
 
-def ids(pairs: list[Pair]) -> list[tuple[Partition, int]]:
+def ids(pairs: list[Pair[Half]]) -> list[tuple[Partition, int]]:
     return [(one.origin, one.offset) for pair in pairs for one in pair.halves]
 
 
 def test_the_two_halves_meet_in_either_order() -> None:
     for first, second in ((REQUESTS, RESPONSES), (RESPONSES, REQUESTS)):
-        joiner = Joiner(**UNBOUNDED)
+        joiner = Joiner[Half](**UNBOUNDED)
         assert joiner.add(half("a", first, 0)) is None
         pair = joiner.add(half("a", second, 0))
         assert pair is not None
@@ -54,7 +53,7 @@ def test_the_two_halves_meet_in_either_order() -> None:
 
 
 def test_an_id_used_twice_makes_two_inferences_first_with_first() -> None:
-    joiner = Joiner(**UNBOUNDED)
+    joiner = Joiner[Half](**UNBOUNDED)
     for offset in (0, 1):
         assert joiner.add(half("a", REQUESTS, offset)) is None
     pairs = [joiner.add(half("a", RESPONSES, offset)) for offset in (0, 1)]
@@ -62,7 +61,7 @@ def test_an_id_used_twice_makes_two_inferences_first_with_first() -> None:
 
 
 def test_a_half_waits_as_long_as_the_limit_and_no_longer() -> None:
-    joiner = Joiner(**UNBOUNDED)
+    joiner = Joiner[Half](**UNBOUNDED)
     joiner.add(half("a", REQUESTS, 0, t_ms=1000))
     joiner.add(half("b", RESPONSES, 0, t_ms=1001))
     assert joiner.expire(1100) == []
@@ -74,8 +73,8 @@ def test_a_half_waits_as_long_as_the_limit_and_no_longer() -> None:
 
 
 def test_past_the_bounds_the_oldest_go_first() -> None:
-    by_number = Joiner(limit_ms=1e9, max_halves=2, max_bytes=10**9)
-    by_size = Joiner(limit_ms=1e9, max_halves=10**6, max_bytes=25)
+    by_number = Joiner[Half](limit_ms=1e9, max_halves=2, max_bytes=10**9)
+    by_size = Joiner[Half](limit_ms=1e9, max_halves=10**6, max_bytes=25)
     for joiner in (by_number, by_size):
         for offset, t_ms in enumerate((3, 1, 2)):
             joiner.add(half(str(offset), REQUESTS, offset, t_ms=t_ms, body=b"x" * 10))
@@ -91,8 +90,8 @@ events = st.lists(
 
 @given(events, st.integers(1, 8), st.integers(1, 200))
 def test_every_half_is_in_exactly_one_pair(halves: list[tuple[str, Partition, int]], most: int, size: int) -> None:
-    joiner = Joiner(limit_ms=100, max_halves=most, max_bytes=size)
-    pairs: list[Pair] = []
+    joiner = Joiner[Half](limit_ms=100, max_halves=most, max_bytes=size)
+    pairs: list[Pair[Half]] = []
     added = []
     for offset, (request_id, origin, t_ms) in enumerate(halves):
         one = half(request_id, origin, offset, t_ms=t_ms, body=b"x" * (offset % 40))
@@ -102,14 +101,15 @@ def test_every_half_is_in_exactly_one_pair(halves: list[tuple[str, Partition, in
         pairs += joiner.expire(t_ms)
         assert len(joiner) <= most
         assert joiner.n_bytes <= size
-    pairs += joiner.expire(float("inf"))
+    pairs += joiner.rest()
+    assert (len(joiner), joiner.n_bytes) == (0, 0)
     assert Counter(ids(pairs)) == Counter((one.origin, one.offset) for one in added)
     for pair in pairs:
         assert len({one.key for one in pair.halves}) == 1
         assert [one.side for one in pair.halves] == [side for side in ("request", "response") if _has(pair, side)]
 
 
-def _has(pair: Pair, side: str) -> bool:
+def _has(pair: Pair[Half], side: str) -> bool:
     return (pair.request if side == "request" else pair.response) is not None
 
 
@@ -118,10 +118,10 @@ class Run:
 
     def __init__(self, logs: dict[Partition, list[tuple[str, int]]], stored: dict[Partition, Stored]) -> None:
         self.logs = logs
-        self.places = {tp: Place(Stream("model", "m", SIDES[tp]), stored[tp]) for tp in logs}
+        self.places = {tp: Place(stored[tp]) for tp in logs}
         self.at = {tp: place.start for tp, place in self.places.items()}
-        self.joiner = Joiner(**UNBOUNDED)
-        self.pairs: list[Pair] = []
+        self.joiner = Joiner[Half](**UNBOUNDED)
+        self.pairs: list[Pair[Half]] = []
 
     def read(self, tp: Partition) -> None:
         if self.at[tp] >= len(self.logs[tp]):
@@ -137,7 +137,7 @@ class Run:
             else:
                 self.close(pair)
 
-    def close(self, pair: Pair) -> None:
+    def close(self, pair: Pair[Half]) -> None:
         for one in pair.halves:
             self.places[one.origin].done(one.offset)
         self.pairs.append(pair)
@@ -157,7 +157,7 @@ def test_a_reader_killed_anywhere_records_each_message_once(
         RESPONSES: [(name, 10 * n) for n, name in enumerate(responses)],
     }
     stored = {tp: Stored() for tp in written}
-    published: list[Pair] = []
+    published: list[Pair[Half]] = []
     run = Run(written, stored)
     for step in [*does, *["inputs", "outputs"] * 60]:
         if step in ("inputs", "outputs"):
@@ -171,7 +171,7 @@ def test_a_reader_killed_anywhere_records_each_message_once(
             stored = {tp: place.stored() for tp, place in run.places.items()}
         else:
             run = Run(written, stored)
-    for pair in run.joiner.expire(float("inf")):
+    for pair in run.joiner.rest():
         run.close(pair)
     published += run.pairs
     assert Counter(ids(published)) == {(tp, n): 1 for tp, log in written.items() for n in range(len(log))}
@@ -181,7 +181,7 @@ def test_a_reader_killed_anywhere_records_each_message_once(
 
 
 def test_open_halves_that_retention_deleted_are_told_once() -> None:
-    place = Place(Stream("model", "m", "request"), Stored(offset=10, open=[2, 5, 7]))
+    place = Place(Stored(offset=10, open=[2, 5, 7]))
     assert place.start == 2
     assert place.lost(2) == 0
     assert place.lost(6) == 2
