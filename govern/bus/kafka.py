@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Self
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from govern.bus.kafka_access import KafkaAccess
 from govern.bus.kafka_errors import kafka_errors
 from govern.bus.kafka_group import KafkaSubscription
 from govern.bus.kafka_producer import KafkaProducer, KafkaTransactor
@@ -36,6 +37,8 @@ TIMEOUT_S: Final = 30.0
 #: replaced after that time) plus room for a detector that keeps the event loop busy.
 SESSION_TIMEOUT_S: Final = 10.0
 
+_OPEN: Final = KafkaAccess()
+
 #: As many copies of a topic as the cluster has brokers for, up to this.
 _REPLICAS: Final = 3
 
@@ -54,6 +57,7 @@ class KafkaBus:
     """A `Bus` on the cluster that `bootstrap` ("host:port[,host:port...]") belongs to.
 
     Args:
+        access: how it is reached; without one, unencrypted and as nobody.
         client_id: by what name the broker's log and quotas know this process.
         timeout_s: how long a call waits for the broker before it raises a retriable `BusError`.
         session_timeout_s: after how long a member that has died loses its partitions.
@@ -64,13 +68,16 @@ class KafkaBus:
         self,
         bootstrap: str,
         *,
+        access: KafkaAccess = _OPEN,
         client_id: str = "govern",
         timeout_s: float = TIMEOUT_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
         message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._bootstrap = bootstrap
+        self._access = access
         self._client_id = client_id
+        self._connect: Mapping[str, object] = {}
         self._timeout_s = timeout_s
         self._session_timeout_s = session_timeout_s
         self._message_bytes = message_bytes
@@ -81,7 +88,12 @@ class KafkaBus:
         self._starting = asyncio.Lock()  # of the producer and the reader, which are made when first needed
 
     async def __aenter__(self) -> Self:
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=self._client_id)
+        self._connect = {
+            "bootstrap_servers": self._bootstrap,
+            "client_id": self._client_id,
+            **self._access.options(),
+        }
+        self._admin = AIOKafkaAdminClient(**self._connect)
         try:
             async with kafka_errors(f"Kafka at {self._bootstrap}", timeout_s=self._timeout_s):
                 await self._admin.start()
@@ -133,9 +145,9 @@ class KafkaBus:
         async with self._starting:
             if self._producer is None:
                 self._producer = await KafkaProducer.start(
-                    self._bootstrap,
+                    self._connect,
                     self.partitions,
-                    client_id=self._client_id,
+                    name=self._client_id,
                     timeout_s=self._timeout_s,
                     message_bytes=self._message_bytes,
                 )
@@ -150,9 +162,9 @@ class KafkaBus:
 
     async def transactor(self, transactional_id: str) -> Transactor:
         producer = await KafkaProducer.start(
-            self._bootstrap,
+            self._connect,
             self.partitions,
-            client_id=self._client_id,
+            name=transactional_id,
             timeout_s=self._timeout_s,
             message_bytes=self._message_bytes,
             transactional_id=transactional_id,
@@ -172,10 +184,9 @@ class KafkaBus:
         for topic in topics:
             await self.partitions(topic)
         subscription = await KafkaSubscription.join(
-            self._bootstrap,
+            self._connect,
             topics,
             group,
-            client_id=self._client_id,
             session_timeout_s=self._session_timeout_s,
             timeout_s=self._timeout_s,
             on_assigned=on_assigned,
@@ -198,9 +209,7 @@ class KafkaBus:
             raise UnknownTopic.named(f"{partition.topic}, partition {partition.partition}")
         async with self._starting:
             if self._reader is None:
-                self._reader = await KafkaReader.start(
-                    self._bootstrap, client_id=self._client_id, timeout_s=self._timeout_s
-                )
+                self._reader = await KafkaReader.start(self._connect, timeout_s=self._timeout_s)
             return self._reader
 
     async def _describe(self) -> dict[str, int]:

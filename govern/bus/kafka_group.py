@@ -67,19 +67,17 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
     @classmethod
     async def join(
         cls,
-        bootstrap: str,
+        connect: Mapping[str, object],
         topics: Sequence[str],
         group: str,
         *,
-        client_id: str,
         session_timeout_s: float,
         timeout_s: float,
         on_assigned: Rebalance | None,
         on_revoked: Rebalance | None,
     ) -> Self:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            client_id=client_id,
+            **connect,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

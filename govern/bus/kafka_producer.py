@@ -53,10 +53,10 @@ class KafkaProducer:
     @classmethod
     async def start(
         cls,
-        bootstrap: str,
+        connect: Mapping[str, object],
         partitions: Partitions,
         *,
-        client_id: str,
+        name: str,
         timeout_s: float,
         message_bytes: int,
         transactional_id: str | None = None,
@@ -67,8 +67,7 @@ class KafkaProducer:
         have been written to every partition; aiokafka repeats it until then.)
         """
         producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
-            client_id=client_id,
+            **connect,
             acks="all",
             enable_idempotence=True,
             compression_type="zstd",
@@ -77,7 +76,6 @@ class KafkaProducer:
             transactional_id=transactional_id,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
         )
-        name = transactional_id or client_id
         try:
             async with kafka_errors(name, timeout_s=timeout_s):
                 await producer.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer
@@ -30,20 +30,19 @@ class KafkaReader:
         self._free = asyncio.Lock()  # a consumer reads one partition at a time
 
     @classmethod
-    async def start(cls, bootstrap: str, *, client_id: str, timeout_s: float) -> Self:
+    async def start(cls, connect: Mapping[str, object], *, timeout_s: float) -> Self:
         started = []
         try:
             for isolation in ("read_committed", "read_uncommitted"):
                 consumer = AIOKafkaConsumer(
-                    bootstrap_servers=bootstrap,
-                    client_id=client_id,
+                    **connect,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
                     isolation_level=isolation,
                     fetch_max_wait_ms=FETCH_WAIT_MS,
                 )
                 started.append(consumer)
-                async with kafka_errors(bootstrap, timeout_s=timeout_s):
+                async with kafka_errors(f"Kafka at {connect['bootstrap_servers']}", timeout_s=timeout_s):
                     await consumer.start()
         except BaseException:
             for consumer in started:

@@ -10,9 +10,9 @@ from govern.errors import ConfigError
 
 
 def open_bus(url: str, *, client_id: str = "govern", message_bytes: int = MAX_MESSAGE_BYTES) -> Bus:
-    """The bus that a URL names: `kafka://host:port[,host:port...]` or `embedded:///absolute/file.db`.
+    """The bus that a URL names: `kafka://host:port[,host:port...][?tls=true&...]` or `embedded:///absolute/file.db`.
 
-    The connection is made when the bus is entered.
+    The connection is made when the bus is entered. What the query may say is in `govern.bus.kafka_access`.
 
     Args:
         message_bytes: the longest message to send to Kafka.
@@ -23,8 +23,16 @@ def open_bus(url: str, *, client_id: str = "govern", message_bytes: int = MAX_ME
     parts = urlsplit(url)
     if parts.scheme == "kafka" and parts.netloc:
         from govern.bus.kafka import KafkaBus
+        from govern.bus.kafka_access import KafkaAccess
 
-        return KafkaBus(parts.netloc, client_id=client_id, message_bytes=message_bytes)
+        if "@" in parts.netloc:
+            raise ConfigError(
+                "bus URL",
+                why="it holds a user before the host, and a password there would show in process lists",
+                fix="use kafka://host:port?sasl=SCRAM-SHA-512&user=...&password_file=...",
+            )
+        access = KafkaAccess.of_query(parts.query)
+        return KafkaBus(parts.netloc, access=access, client_id=client_id, message_bytes=message_bytes)
     if parts.scheme == "embedded" and parts.path.startswith("/"):
         from govern.bus.embedded import EmbeddedBus
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,10 +24,10 @@ JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-
 SETTINGS = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,SASL_PLAINTEXT:SASL_PLAINTEXT
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 log.dirs={data}
 auto.create.topics.enable=false
@@ -43,9 +44,20 @@ group.min.session.timeout.ms=1000
 
 
 class Kafka:
-    """One broker on 127.0.0.1. Use as a context manager."""
+    """One broker on 127.0.0.1. Use as a context manager.
 
-    def __init__(self, port: int | None = None) -> None:
+    Args:
+        listeners: further ones, each named by its protocol, as in SASL_SSL://127.0.0.1:9094.
+        settings: further lines of server.properties.
+        scram: credentials to begin with, as StorageTool takes them.
+    """
+
+    def __init__(
+        self, port: int | None = None, *, listeners: Sequence[str] = (), settings: str = "", scram: str = ""
+    ) -> None:
+        self._listeners = "".join(f",{each}" for each in listeners)
+        self._further = settings
+        self._scram = ["--add-scram", scram] if scram else []
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="govern-kafka-"))
         self._java = require("java", package="default-jre-headless")
@@ -99,11 +111,15 @@ class Kafka:
         self.start()
 
     def _format(self) -> None:
-        settings = SETTINGS.format(port=self.port, controller_port=free_port(), data=self.folder / "data")
-        self._settings.write_text(settings)
+        settings = SETTINGS.format(
+            port=self.port, controller_port=free_port(), listeners=self._listeners, data=self.folder / "data"
+        )
+        self._settings.write_text(settings + self._further)
         tool = [self._java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars()}/*", "kafka.tools.StorageTool"]
         cluster_id = uuid.uuid4().hex[:22]
-        run([*tool, "format", "--standalone", "--cluster-id", cluster_id, "--config", str(self._settings)])
+        run(
+            [*tool, "format", "--standalone", "--cluster-id", cluster_id, "--config", str(self._settings), *self._scram]
+        )
 
 
 def jars() -> Path:
