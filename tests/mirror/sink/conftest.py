@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from govern.mirror.captured import CapturedFeedback, decode
 from govern.mirror.config import MirrorConfig
+from govern.mirror.inspect import inspect_segments
+from govern.mirror.segment import Frame, SegmentReader
 from govern.mirror.sink.server import serve
 from govern.mirror.sink.sink import Sink
 from govern.record import Inference
@@ -57,6 +60,23 @@ class RunningSink:
         self._stop.set()
         await self._ended
         self.sink.close()
+
+
+def entries(spool_dir: Path) -> list[Inference | CapturedFeedback]:
+    """All that lies in the spool, as a shipper reads it after its writers are dead."""
+    found = []
+    for segment in inspect_segments([spool_dir]):
+        frames = [item for item in segment.frames() if isinstance(item, Frame)]
+        with SegmentReader(segment.path) as reader:
+            frames += reader.beyond(segment.header.end)
+        found += [decode(frame.payload) for frame in frames]
+    return found
+
+
+def sides_of(entry: Inference | CapturedFeedback) -> list[tuple[str, str]]:
+    if isinstance(entry, CapturedFeedback):
+        return [(entry.feedback.request_id, "feedback")]
+    return [(entry.request_id, side) for side in ("request", "response") if side not in entry.missing]
 
 
 StartSink = Callable[..., Awaitable[RunningSink]]

@@ -8,12 +8,15 @@ import gzip
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+from govern.mirror.captured import CapturedFeedback
+from govern.mirror.folder import in_memory
 from govern.mirror.sink.event import time_ns
 from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES
-from tests.mirror.sink.conftest import StartSink
+from tests.mirror.sink.conftest import StartSink, entries
 from tests.mirror.sink.events import (
     SAMPLES,
     SELDON_REQUEST,
@@ -318,3 +321,87 @@ async def test_health_metrics_and_what_is_no_event(start_sink: StartSink) -> Non
     page = await sink.send(b"GET /metrics HTTP/1.1\r\nHost: sink\r\n\r\n")
     assert page.status == 200
     assert b"govern_sink_refused_total" in page.body
+
+
+@pytest.mark.parametrize("request_mode", ["binary", "structured"])
+@pytest.mark.parametrize("response_mode", ["binary", "structured"])
+async def test_what_cncfs_sdk_sends_is_taken(start_sink: StartSink, request_mode: str, response_mode: str) -> None:
+    """The bytes are of the `cloudevents` package: see samples/make_sdk_samples.py."""
+    sink = await start_sink(headers=["x-tenant"])
+    for side, mode in (("request", request_mode), ("response", response_mode)):
+        assert (await sink.send((SAMPLES / f"sdk-{mode}-{side}.http").read_bytes())).status == 202
+    (found,) = sink.recorded()
+    assert (found.service, found.endpoint, found.request_id) == ("income", "default", "sdk-1")
+    assert found.request.headers == {"x-tenant": 'Zürich "a" 100%'}
+    assert json.loads(found.request.body) == {"instances": [[1, 2, 3, 4]]}
+    assert json.loads(found.response.body) == {"predictions": [0.9]}
+
+
+FEEDBACK = [
+    ({"reward": 0.5, "truth": {"data": {"ndarray": [[1]]}}}, "1", 0.5),
+    ({"truth": {"data": {"names": ["y"], "tensor": {"shape": [2], "values": [0.0, 1.0]}}}}, "[0.0,1.0]", 0.0),
+    ({"request": {}, "truth": {"strData": "cat"}}, "cat", 0.0),
+    ({"truth": {"jsonData": {"class": "cat"}}}, '{"class":"cat"}', 0.0),
+    ({"reward": 1}, "", 1.0),
+]
+
+
+@pytest.mark.parametrize(("body", "label", "reward"), FEEDBACK)
+async def test_seldons_feedback_becomes_a_label_and_a_reward(
+    start_sink: StartSink, body: object, label: str, reward: float
+) -> None:
+    sink = await start_sink(namespace="bank")
+    packed = gzip.compress(json.dumps(body).encode())
+    for _ in range(2):
+        assert (await sink.send(seldon("feedback", "r1", packed, time="2026-11-24T00:18:39Z"))).status == 202
+    (entry,) = entries(sink.spool_dir)
+    assert isinstance(entry, CapturedFeedback)
+    found = entry.feedback
+    assert (found.namespace, found.service, found.model, found.request_id) == ("bank", "income", "classifier", "r1")
+    assert (found.label, found.reward, found.t_feedback) == (label, reward, time_ns("2026-11-24T00:18:39Z"))
+    assert sink.sink.spool.counts.seen == 0  # feedback is no inference
+    assert (sink.count("feedback_total"), sink.count("duplicates_total")) == (1, 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"reward": "much"}', b'{"truth": 3}'])
+async def test_feedback_that_is_none_is_refused(start_sink: StartSink, body: bytes) -> None:
+    sink = await start_sink()
+    refused = await sink.send(seldon("feedback", "r1", body))
+    assert (refused.status, refused.problem["title"]) == (400, "CloudEvents attribute 'data'")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_at_the_end_halves_that_wait_are_recorded_or_kept_as_configured(
+    start_sink: StartSink, kept: bool
+) -> None:
+    sink = await start_sink(sink={"on_stop": "keep" if kept else "record"})
+    await sink.send(kserve("request", "w"))
+    await sink.stop()
+    assert [each.missing for each in sink.recorded()] == ([] if kept else [("response",)])
+    again = await start_sink()
+    await again.send(kserve("response", "w"))
+    found = again.recorded()
+    assert [each.missing for each in found] == ([()] if kept else [("response",), ("request",)])
+
+
+async def test_what_rules_take_out_lies_on_no_disk_while_halves_wait(
+    start_sink: StartSink, tmp_path: Path, spool_dir: Path
+) -> None:
+    """Where the spool is on no tmpfs its segments are encrypted; the journal's are, too, and are read back."""
+    spool_dir.parent.mkdir(exist_ok=True)
+    disk = tmp_path / "spool"
+    if in_memory(tmp_path):
+        pytest.skip("the tests' temporary folder is on tmpfs: there is no disk to look at")
+    rules = {"rules": [{"path": "*", "action": "drop"}], "spool_key_dir": spool_dir.parent}
+    options = {"spool_dir": disk, "redaction": rules, "sink": {"on_stop": "keep"}}
+    sink = await start_sink(**options)
+    await sink.send(kserve("request", "secret-id", b'{"inputs": "planted-secret"}'))
+    await sink.stop()
+    lying = [path.read_bytes() for path in disk.rglob("*.seg")]
+    assert lying
+    assert not any(b"planted-secret" in data or b"secret-id" in data for data in lying)
+    again = await start_sink(**options)
+    assert again.sink.pending == 1
+    await again.send(kserve("response", "secret-id"))
+    assert again.sink.spool.counts.captured == 1
+    assert again.count("joined_total") == 1

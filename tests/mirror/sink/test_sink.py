@@ -30,6 +30,7 @@ from govern.mirror.spool import SpoolWriter
 from govern.record import Feedback, Inference, Payload
 from govern.telemetry.metrics import Metrics
 from tests.mirror.conftest import until
+from tests.mirror.sink.conftest import entries, sides_of
 
 SEGMENT_BYTES = 32 * 1024
 JOIN_S = 10.0
@@ -75,23 +76,6 @@ def half(key: int, side: Side, *, size: int = 20) -> Half:
         synthetic=False,
         left_out=False,
     )
-
-
-def entries(spool_dir: Path) -> list[Inference | CapturedFeedback]:
-    """All that lies in the spool, as a shipper reads it after its writers are dead."""
-    found = []
-    for segment in inspect_segments([spool_dir]):
-        frames = [item for item in segment.frames() if isinstance(item, Frame)]
-        with SegmentReader(segment.path) as reader:
-            frames += reader.beyond(segment.header.end)
-        found += [decode(frame.payload) for frame in frames]
-    return found
-
-
-def sides_of(entry: Inference | CapturedFeedback) -> list[tuple[str, str]]:
-    if isinstance(entry, CapturedFeedback):
-        return [(entry.feedback.request_id, "feedback")]
-    return [(entry.request_id, side) for side in ("request", "response") if side not in entry.missing]
 
 
 class SinkMachine(RuleBasedStateMachine):
