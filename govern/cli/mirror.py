@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from contextlib import ExitStack
 from typing import Annotated
@@ -24,9 +22,11 @@ from govern.cli._mirror import (
     configured,
     require_bus,
     run,
+    stop_on_signals,
 )
 from govern.cli.mirror_backfill import backfill
 from govern.cli.mirror_detokenise import detokenise
+from govern.cli.mirror_grpc import grpc
 from govern.cli.mirror_schema import schema
 from govern.cli.mirror_seldon_topics import seldon_topics
 from govern.cli.mirror_sink import sink
@@ -46,6 +46,7 @@ from govern.telemetry.tracing import tracer_provider
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(spool_app, name="spool")
+app.command("grpc")(grpc)
 app.command("schema")(schema)
 app.command("detokenise")(detokenise)
 app.command("unseal")(unseal)
@@ -97,16 +98,9 @@ async def _proxy(settings: MirrorConfig, reload: Reload) -> None:
     recorder = open_recorder(settings)
     try:
         async with reloading(reload, recorder.apply):
-            await Proxy(settings, recorder).serve(_stop_on_signals(), started=started)
+            await Proxy(settings, recorder).serve(stop_on_signals(), started=started)
     finally:
         recorder.close()
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    return stop
 
 
 @app.command()
@@ -154,4 +148,4 @@ async def _ship(settings: MirrorConfig, otlp: str | None, reload: Reload) -> Non
         )
         typer.echo(f"shipping {settings.spool_dir} to {settings.bus}, metrics on {served.url}/metrics", err=True)
         async with reloading(reload, shipper.apply):
-            await shipper.run(_stop_on_signals())
+            await shipper.run(stop_on_signals())

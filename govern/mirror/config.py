@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from govern.bus.topics import topic
 from govern.mirror.fan_out import Target
 from govern.mirror.folder import default_spool_dir
+from govern.mirror.grpc.config import GrpcConfig
+from govern.mirror.listening import split_address
 from govern.mirror.loading import Loaded, read
 from govern.mirror.redaction.config import RedactionConfig
 from govern.mirror.sampling import SamplingConfig
@@ -62,6 +64,7 @@ DEFAULT_RULES: Final = (
     Rule(path=r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/infer", protocol="v2"),
     Rule(path=r"(/seldon/[^/]+/[^/]+)?/api/v(0\.1|1\.0)/predictions", protocol="seldon-v1"),
     Rule(path=r"(/openai)?/v1/(chat/completions|completions|embeddings)", protocol="openai"),
+    Rule(path=r"/inference\.GRPCInferenceService/Model(Stream)?Infer", protocol="v2-grpc"),
 )
 
 
@@ -84,6 +87,7 @@ class MirrorConfig(BaseModel):
     drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: longest wait for requests under way.")
 
     tls: TlsConfig = Field(default=TlsConfig(), description="TLS of the proxy, on both of its sides.")
+    grpc: GrpcConfig = Field(default=GrpcConfig(), description="The gRPC proxy: where it listens, what it relays to.")
 
     namespace: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Names the topics.")
     service: str = Field(default="model", min_length=1, max_length=253, description="The inference service.")
@@ -154,7 +158,7 @@ class MirrorConfig(BaseModel):
 
     @model_validator(mode="after")
     def _tls_of_upstream(self) -> Self:
-        if self.tls.of_upstream and not self.upstream_is_https:
+        if self.tls.of_upstream and not self.upstream_is_https and not self.grpc.upstream_is_https:
             raise ValueError(
                 f"upstream: tls.{self.tls.of_upstream[0]} is for an https upstream; give https://host:port"
             )
@@ -202,14 +206,6 @@ class MirrorConfig(BaseModel):
     @property
     def upstream_is_https(self) -> bool:
         return urlsplit(self.upstream).scheme == "https"
-
-
-def split_address(value: str) -> tuple[str, int]:
-    """host and port of `host:port` or `[v6]:port`."""
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError("give host:port, the port being 0 to 65535")
-    return host.strip("[]"), int(port)
 
 
 def load(

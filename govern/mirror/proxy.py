@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.http1 import ClientConnection
+from govern.mirror.listening import BACKLOG, listen_on
 from govern.mirror.recorder import Recorder
 from govern.mirror.tls import towards_clients, towards_upstream
 from govern.mirror.upstream import UpstreamPool
 
 _log: Final = logging.getLogger(__name__)
-
-#: Connections that may wait to be accepted: a burst of clients after a restart.
-_BACKLOG: Final = 2048
 
 
 class Proxy:
@@ -58,7 +53,7 @@ class Proxy:
             tls=outward.context if outward else None,
             tls_name=config.tls.upstream_name or host,
         )
-        listening = self._bind()
+        listening = listen_on(self._config.listen)
         async with asyncio.TaskGroup() as tasks:
             spawn: Callable[[Coroutine[object, object, None]], object] = tasks.create_task
 
@@ -68,7 +63,7 @@ class Proxy:
                 )
 
             server = await asyncio.get_running_loop().create_server(
-                accept, sock=listening, backlog=_BACKLOG, ssl=inward.context if inward else None
+                accept, sock=listening, backlog=BACKLOG, ssl=inward.context if inward else None
             )
             chores = [tasks.create_task(pool.close_stale())]
             chores += [tasks.create_task(side.keep_fresh(config.tls.reload_s)) for side in (inward, outward) if side]
@@ -81,22 +76,6 @@ class Proxy:
                 for chore in chores:
                     chore.cancel()
                 pool.close()
-
-    def _bind(self) -> socket.socket:
-        host, port = self._config.listen_address
-        try:
-            return socket.create_server(
-                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
-            )
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            raise Unavailable(
-                f"cannot listen on {self._config.listen}",
-                why="another process listens on that port" if taken else str(error),
-                fix="stop that process, or choose another port with --listen (port 0 takes a free one)"
-                if taken
-                else "choose an address of this machine, and a port that this user may open, with --listen",
-            ) from error
 
     async def _drain(self) -> None:
         for client in list(self._clients):

@@ -21,7 +21,7 @@ from govern.mirror.agent import AgentInfo, agent_name
 from govern.mirror.body import Body, Headers, Hold, text
 from govern.mirror.cipher import FrameCipher, needed_key
 from govern.mirror.config import MirrorConfig
-from govern.mirror.rules import Route, Rules
+from govern.mirror.rules import NOTHING_SAID, Route, Rules, Said
 from govern.mirror.sampling import Fate
 from govern.mirror.spool import SpoolWriter
 from govern.record import SCHEMA_VERSION, Capture, Inference
@@ -47,6 +47,7 @@ class Exchange:
     __slots__ = (
         "_broken",
         "_finished",
+        "_grpc_status",
         "_headers",
         "_open",
         "_recorder",
@@ -63,16 +64,19 @@ class Exchange:
         "request_id",
     )
 
-    def __init__(self, recorder: Recorder, route: Route, target: bytes, headers: Headers) -> None:
+    def __init__(
+        self, recorder: Recorder, route: Route, target: bytes, headers: Headers, *, said_id: bytes, t_request: int
+    ) -> None:
         rules = recorder.rules
         self._recorder = recorder
         self._rules = rules
-        self._t_request = recorder.clock()
+        self._t_request = t_request
         self._finished = False
         self._broken = False
         self._status = 0
+        self._grpc_status = ""
         self.id = uuid7(self._t_request)
-        self.request_id = self.id
+        self.request_id = text(said_id, _ID_BYTES_MAX) or self.id
         for name in rules.id_headers:
             value = headers.get(name)
             if value:
@@ -98,9 +102,14 @@ class Exchange:
             except Exception:  # noqa: BLE001 - a failure of capture must never reach the traffic
                 self._broken = True
 
-    def response_head(self, status: int, headers: Headers) -> None:
-        """The final response's status and headers (lower-case names)."""
+    def response_head(self, status: int, headers: Headers, *, grpc_status: str = "") -> None:
+        """The final response's status and headers (lower-case names).
+
+        Args:
+            grpc_status: of a gRPC call the name of its code, of which `status` is the HTTP equivalent.
+        """
         self._status = status
+        self._grpc_status = grpc_status
         self._response_headers = headers
 
     def response_body(self, data: bytes) -> None:
@@ -182,6 +191,7 @@ class Exchange:
                 source=recorder.source,
             ),
             path=text(self._target.partition(b"?")[0], _PATH_BYTES_MAX),
+            grpc_status=self._grpc_status,
         )
 
 
@@ -205,16 +215,24 @@ class Recorder:
         self.encode = msgspec.msgpack.Encoder().encode
         self._failures = 0
 
-    def begin(self, method: bytes, target: bytes, headers: Headers) -> Exchange | None:
+    def begin(
+        self, method: bytes, target: bytes, headers: Headers, *, said: Said = NOTHING_SAID, t_request: int = 0
+    ) -> Exchange | None:
         """Begin an exchange; None when the request is no inference.
 
         Args:
             target: the request target as it was on the wire (path and query).
             headers: names in lower case; of a repeated header any one.
+            said: what the request's message says.
+            t_request: when the request began, if that was not just now.
         """
         try:
             route = self.rules.route(method, target.partition(b"?")[0])
-            return None if route is None else Exchange(self, route, target, headers)
+            if route is None:
+                return None
+            if said is not NOTHING_SAID:
+                route = self.rules.completed(route, said)
+            return Exchange(self, route, target, headers, said_id=said.id, t_request=t_request or self.clock())
         except Exception as failure:  # noqa: BLE001 - a failure of capture must never reach the traffic
             self.lose(failure)
             return None

@@ -28,6 +28,17 @@ class Route(NamedTuple):
     shares: Shares
 
 
+class Said(NamedTuple):
+    """What a request's message says, where a protocol puts it there and not into the path."""
+
+    model: bytes = b""
+    version: bytes = b""
+    id: bytes = b""
+
+
+NOTHING_SAID: Final = Said()
+
+
 class Rules:
     """The rules of one configuration."""
 
@@ -42,6 +53,12 @@ class Rules:
     def shares(self, service: str, model: str) -> Shares:
         """How many of a model's requests to keep."""
         return shares(self._config.sampling_rate, self._config.sampling, service=service, model=model)
+
+    def completed(self, route: Route, said: Said) -> Route:
+        """The route, with what the message says in the place of what neither configuration nor path do."""
+        model = route.model or text(said.model, TYPE_BYTES_MAX)
+        version = route.version or text(said.version, TYPE_BYTES_MAX)
+        return Route(route.protocol, model, version, self.shares(self._config.service, model))
 
     def _find(self, method: bytes, path: bytes) -> Route | None:
         for wanted, pattern, rule in self._rules:

@@ -1,7 +1,8 @@
-"""TLS of the proxy, towards its clients and towards the model server.
+"""TLS of the proxies, towards their clients and towards the model server.
 
 Certificates are rotated under a running pod (cert-manager, a service mesh): the files are looked at every
-`reload_s`, and connections made from then on use what lies there. TLS 1.2 is the least, ALPN offers http/1.1.
+`reload_s`, and connections made from then on use what lies there. TLS 1.2 is the least, ALPN offers the protocol of the
+proxy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from govern.errors import ConfigError
 
 _log: Final = logging.getLogger(__name__)
 
-_ALPN: Final = ["http/1.1"]
+HTTP_1: Final = "http/1.1"
+HTTP_2: Final = "h2"
 
 
 class TlsConfig(BaseModel):
@@ -73,12 +75,14 @@ class Tls:
         ConfigError: a file cannot be read, or is not what it should be.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, cert: Path | None, key: Path | None, ca: Path | None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, protocol: str, *, cert: Path | None, key: Path | None, ca: Path | None
+    ) -> None:
         self.context = context
         self._cert = cert
         self._key = key
         self._ca = ca
-        context.set_alpn_protocols(_ALPN)
+        context.set_alpn_protocols([protocol])
         self._seen = self._stamps()
         try:
             self._load()
@@ -122,8 +126,11 @@ class Tls:
         return found
 
 
-def towards_clients(config: TlsConfig) -> Tls | None:
+def towards_clients(config: TlsConfig, protocol: str = HTTP_1) -> Tls | None:
     """The server's side; None = plain HTTP.
+
+    Args:
+        protocol: what ALPN settles on.
 
     Raises:
         ConfigError: a file cannot be read, or is not what it should be.
@@ -133,11 +140,14 @@ def towards_clients(config: TlsConfig) -> Tls | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if config.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-    return Tls(context, cert=config.cert, key=config.key, ca=config.client_ca)
+    return Tls(context, protocol, cert=config.cert, key=config.key, ca=config.client_ca)
 
 
-def towards_upstream(config: TlsConfig) -> Tls:
+def towards_upstream(config: TlsConfig, protocol: str = HTTP_1) -> Tls:
     """The client's side.
+
+    Args:
+        protocol: what ALPN settles on.
 
     Raises:
         ConfigError: a file cannot be read, or is not what it should be.
@@ -148,7 +158,7 @@ def towards_upstream(config: TlsConfig) -> Tls:
         context.verify_mode = ssl.CERT_NONE
     elif config.upstream_ca is None:
         context.load_default_certs()
-    return Tls(context, cert=config.upstream_cert, key=config.upstream_key, ca=config.upstream_ca)
+    return Tls(context, protocol, cert=config.upstream_cert, key=config.upstream_key, ca=config.upstream_ca)
 
 
 def _no_password() -> str:

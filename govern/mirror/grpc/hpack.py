@@ -1,0 +1,140 @@
+"""Header blocks of one direction of an HTTP/2 connection, read as they pass (HPACK, RFC 7541)."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import lru_cache
+from typing import Final
+
+from govern.mirror.grpc.hpack_tables import HUFFMAN, STATIC
+
+Field = tuple[bytes, bytes]
+
+#: What an entry of the dynamic table counts beside its name and value (section 4.1).
+_ENTRY_OVERHEAD_BYTES: Final = 32
+_DEFAULT_TABLE_BYTES: Final = 4096
+#: The largest dynamic table that is kept for a peer; servers allow 4 KB, some 64 KB.
+_TABLE_BYTES_MAX: Final = 1 << 20
+#: Continuation bytes of an integer: no size or index needs more.
+_INTEGER_BYTES_MAX: Final = 5
+_CODE_BITS_MIN: Final = 5
+_CODE_BITS_MAX: Final = 30
+#: Packed strings that are remembered: the names and the constant values of a few clients.
+_STRINGS_REMEMBERED: Final = 1024
+
+
+class BadHeaders(ValueError):
+    """A block that is no HPACK, so that this and all later blocks of the connection cannot be read."""
+
+
+class HeaderReader:
+    """Reads the blocks of one direction, in order: each may change the table that later ones refer to."""
+
+    def __init__(self) -> None:
+        #: The newest entry first.
+        self._table: deque[Field] = deque()
+        self._size = 0
+        self._limit = _DEFAULT_TABLE_BYTES
+
+    def read(self, block: bytes) -> list[Field]:
+        """The fields of a block, in order; names are in lower case, as HTTP/2 has them.
+
+        Raises:
+            BadHeaders: the block is malformed.
+        """
+        fields = []
+        at = 0
+        try:
+            while at < len(block):
+                first = block[at]
+                if first & 0x80:
+                    index, at = _integer(block, at, 7)
+                    fields.append(self._entry(index))
+                elif first & 0xE0 == 0x20:
+                    limit, at = _integer(block, at, 5)
+                    self._resize(limit)
+                else:
+                    keep = bool(first & 0x40)
+                    index, at = _integer(block, at, 6 if keep else 4)
+                    if index:
+                        name = self._entry(index)[0]
+                    else:
+                        name, at = _string(block, at)
+                    value, at = _string(block, at)
+                    fields.append((name, value))
+                    if keep:
+                        self._add(name, value)
+        except IndexError as error:
+            raise BadHeaders("the block ends within a field, or refers to an entry that is not there") from error
+        return fields
+
+    def _entry(self, index: int) -> Field:
+        if index == 0:
+            raise BadHeaders("index 0")
+        return STATIC[index - 1] if index <= len(STATIC) else self._table[index - len(STATIC) - 1]
+
+    def _add(self, name: bytes, value: bytes) -> None:
+        self._table.appendleft((name, value))
+        self._size += len(name) + len(value) + _ENTRY_OVERHEAD_BYTES
+        self._evict()
+
+    def _resize(self, limit: int) -> None:
+        if limit > _TABLE_BYTES_MAX:
+            raise BadHeaders(f"a table of {limit} bytes")
+        self._limit = limit
+        self._evict()
+
+    def _evict(self) -> None:
+        while self._size > self._limit:
+            name, value = self._table.pop()
+            self._size -= len(name) + len(value) + _ENTRY_OVERHEAD_BYTES
+
+
+def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
+    """An integer whose first `bits` bits end the byte at `at` (section 5.1), and where it ends."""
+    mask = (1 << bits) - 1
+    value = block[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    for shift in range(0, 7 * _INTEGER_BYTES_MAX, 7):
+        byte = block[at]
+        at += 1
+        value += (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, at
+    raise BadHeaders("an integer without end")
+
+
+def _string(block: bytes, at: int) -> tuple[bytes, int]:
+    packed = block[at] & 0x80
+    length, at = _integer(block, at, 7)
+    end = at + length
+    if end > len(block):
+        raise BadHeaders("a string is longer than its block")
+    data = block[at:end]
+    return unpacked(data) if packed else data, end
+
+
+@lru_cache(_STRINGS_REMEMBERED)
+def unpacked(data: bytes) -> bytes:
+    """What a Huffman-coded string stands for (section 5.2).
+
+    Raises:
+        BadHeaders: it is no such string.
+    """
+    bits = int.from_bytes(data, "big")
+    left = 8 * len(data)
+    text = bytearray()
+    while left >= _CODE_BITS_MIN:
+        for length in range(_CODE_BITS_MIN, min(_CODE_BITS_MAX, left) + 1):
+            byte = HUFFMAN.get((length, (bits >> (left - length)) & ((1 << length) - 1)))
+            if byte is not None:
+                text.append(byte)
+                left -= length
+                break
+        else:
+            break
+    if left > 7 or bits & ((1 << left) - 1) != (1 << left) - 1:
+        raise BadHeaders("a packed string does not end with padding")
+    return bytes(text)
