@@ -97,7 +97,11 @@ class CaptureMetrics:
             if name != self._last:
                 totals[key] = totals.get(key, Counts()) + counts
             waiting[key] = waiting.get(key, 0) + pending.get(name, 0)
-        arrived = Counter(map(_labels, shipped))
+        arrived: Counter[Labels] = Counter()
+        withheld: Counter[Labels] = Counter()
+        for record in shipped:
+            arrived[_labels(record)] += 1
+            withheld[_labels(record)] += withheld_bodies(record)
         with self._updating:
             for key, total in totals.items():
                 shown = self._shown.get(key, Counts())
@@ -109,6 +113,7 @@ class CaptureMetrics:
                 self._metrics.spool_pending.labels(*key).set(count)
             for key, count in arrived.items():
                 self._metrics.capture_shipped.labels(*key).inc(count)
+                self._metrics.capture_withheld.labels(*key).inc(withheld[key])
         self._shown = totals
 
     def corrupt(self, info: AgentInfo, count: int) -> None:
@@ -126,6 +131,11 @@ class CaptureMetrics:
             _log.error("%s is damaged, counting starts anew: %s", self._path, error)
             return "", {}
         return state.last, {name: Counts(*count) for name, count in state.totals}
+
+
+def withheld_bodies(record: Inference) -> int:
+    """How many of its two bodies a record was not allowed to hold."""
+    return sum(one.action == "withhold" and one.path in ("request", "response") for one in record.redactions)
 
 
 def _labels(info: AgentInfo | Inference) -> Labels:

@@ -28,7 +28,7 @@ from govern.ids import uuid7
 from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
 from govern.mirror.captured import Captured, CapturedFeedback
-from govern.mirror.cipher import needed_key
+from govern.mirror.cipher import needed_key, refuse_without_restart
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics
 from govern.mirror.fan_out import FanOut
@@ -177,8 +177,9 @@ class Shipper:
         """Follow another configuration's redaction and fan-out from the next transaction on, and put that on record.
 
         Raises:
-            ConfigError: the rules of redaction need a key or a file that is missing or unusable.
+            ConfigError: the rules of redaction need a restart, or a key or a file that is missing or unusable.
         """
+        refuse_without_restart(self._config, config)
         redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
         self._wanted = _Rules(redactor, FanOut(config.fan_out), digest(config))
 

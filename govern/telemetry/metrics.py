@@ -53,6 +53,9 @@ class Metrics:
         self.capture_sampled_out = counter("govern_capture_sampled_out", "Inferences left out by sampling.")
         self.capture_dropped = counter("govern_capture_dropped", "Inferences lost because the spool was full.")
         self.capture_shipped = counter("govern_capture_shipped", "Inferences published to the bus.")
+        self.capture_withheld = counter(
+            "govern_capture_withheld_bodies", "Bodies left out of records: a rule says so, or they cannot be redacted."
+        )
         self.spool_corrupt = counter(
             "govern_spool_corrupt_records", "Captured inferences that could not be read back from the spool."
         )

@@ -300,6 +300,56 @@ async def test_what_lies_on_disk_redacted_is_not_redacted_by_later_rules(
     ]
 
 
+async def test_rules_that_come_while_it_runs_hold_from_then_on(make_config: MakeConfig, embedded_url: str) -> None:
+    config = make_config(bus=embedded_url, drain_s=DEADLINE_S)
+    ruled = make_config(bus=embedded_url, drain_s=DEADLINE_S, redaction={"rules": RULES})
+    recorder = open_recorder(config)
+    made, registry = shipper(config)
+    stop = asyncio.Event()
+    task = asyncio.create_task(made.run(stop))
+    for number in range(5):
+        capture(recorder, f"r{number}", body=body(number))
+    await _until(lambda: total(registry, "capture_shipped_total") == 5, "the records of before")
+    made.apply(ruled)
+    for sent in range(5, 100):
+        capture(recorder, f"r{sent}", body=body(sent))
+        await _until(lambda least=sent: total(registry, "capture_shipped_total") > least, "one more")
+        *_, (_, last) = await on_the_bus(config)
+        if last.redactions:
+            break
+    recorder.close()
+    stop.set()
+    await task
+    found = [record for _, record in await on_the_bus(config)]
+    n_before = sum(not record.redactions for record in found)
+    assert 5 <= n_before < len(found)
+    for number, record in enumerate(found):
+        assert record.capture.seq == number
+        if number < n_before:
+            assert record.request.body == body(number)
+        else:
+            assert_redacted(record, number)
+
+
+async def test_withheld_bodies_are_counted(make_config: MakeConfig, embedded_url: str) -> None:
+    config = make_config(bus=embedded_url, redaction={"rules": RULES}, drain_s=DEADLINE_S)
+    recorder = open_recorder(config)
+    for number in range(4):
+        capture(recorder, f"r{number}", body=body(number) if number else MARK)
+    recorder.close()
+    registry = await ship_all(config)
+    assert total(registry, "capture_shipped_total") == 4
+    assert total(registry, "capture_withheld_bodies_total") == 2  # the request and the response of the first one
+
+
+def test_the_first_rules_of_a_spool_on_disk_are_refused_while_it_runs(
+    make_config: MakeConfig, disk_spool: Path
+) -> None:
+    made, _ = shipper(make_config(spool_dir=disk_spool))
+    with pytest.raises(ConfigError, match="without encryption"):
+        made.apply(make_config(spool_dir=disk_spool, redaction={"rules": RULES}))
+
+
 @pytest.fixture
 def disk_spool(tmp_path: Path) -> Path:
     if folder.in_memory(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 
 from govern.mirror.config import MirrorConfig
+from govern.mirror.exported import withheld_bodies
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics, labels
 
@@ -26,7 +27,9 @@ class SeldonMetrics:
         """Count records, inferences that sampling leaves out, and halves whose message is there no more."""
         metrics = self._metrics
         with self._updating:
-            for at in map(self._labels, captured):
+            for record in captured:
+                at = self._labels(record)
+                metrics.capture_withheld.labels(*at).inc(withheld_bodies(record))
                 metrics.capture_seen.labels(*at).inc()
                 metrics.capture_captured.labels(*at).inc()
                 metrics.capture_shipped.labels(*at).inc()
