@@ -57,6 +57,7 @@ KINDS: Final[dict[type, str]] = {
 }
 UNDECODABLE: Final = "undecodable"
 ERASURE: Final = "erasure"
+GAP: Final = "gap"
 
 _WITHHELD: Final[dict[str, tuple[str, ...]]] = {
     "inference": (
@@ -188,6 +189,19 @@ def draft(message: Message) -> Draft:
     except BadInput as error:
         return _undecodable(message, source, error)
     return draft_record(record, source)
+
+
+def gap(topic: str, partition: int, *, first: int, last: int, t_ns: int) -> Draft:
+    """The entry for messages of offsets `first` to `last` that the bus deleted before the log could record them."""
+    record: JsonObject = {
+        "id": f"{topic}/{partition}/{first}-{last}",
+        "topic": topic,
+        "partition": partition,
+        "first_offset": str(first),
+        "last_offset": str(last),
+        "t_failed": str(t_ns),
+    }
+    return Draft(kind=GAP, record=record, source=Source(topic, partition, last))
 
 
 def draft_record(record: records.Record, source: Source | None) -> Draft:

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, Tracer
 
 from audit.database import StoreUnavailable
 from audit.document import text_at
-from audit.entry import Draft, draft
+from audit.entry import Draft, draft, gap
 from audit.store import Appended, AuditStore
 from govern.bus import Bus, Message, Partition, Subscription
 from govern.bus.protocol import BusError, Fenced
@@ -193,7 +193,24 @@ class AuditWriter:
                     why=f"the log has it up to offset {position}, the bus ends at {end}: it was replaced or emptied",
                     fix="bring the old bus back, or start a new log: another --namespace, or another --db and --keys",
                 )
+            start = await self._bus.start_offset(tp)
+            if tp in positions and position < start:
+                position = start
+                await self._append_gap(tp, first=positions[tp], last=start - 1)
             await self._subscription.seek(tp, position)
+
+    async def _append_gap(self, tp: Partition, *, first: int, last: int) -> None:
+        """Put on record what can never be recorded: the topic's retention was shorter than the writer's absence."""
+        one = gap(tp.topic, tp.partition, first=first, last=last, t_ns=time.time_ns())
+        await asyncio.to_thread(self._store.append, [one])
+        self._metrics.audit_gaps.labels(*self._labels).inc()
+        _log.error(
+            "messages were deleted before they were recorded",
+            topic=tp.topic,
+            partition=tp.partition,
+            first_offset=first,
+            last_offset=last,
+        )
 
 
 async def _stopped_within(seconds: float, stop: asyncio.Event) -> bool:

@@ -404,9 +404,11 @@ def _audit() -> list[PanelBuilder]:
         ),
         lines(
             "Audit entries",
-            "Entries appended to the audit log per second, and reads of it (each is an entry too).",
+            "Entries appended to the audit log per second, reads of it (each is an entry too), and gaps: messages that "
+            "the bus had deleted before they were recorded.",
             query(f"sum by (namespace) (rate(govern_audit_entries_total{_NAMESPACE}{_RATE}))", "{{namespace}} entries"),
             query(f"sum(rate(govern_audit_reads_total{_NAMESPACE}{_RATE})) or vector(0)", "reads"),
+            query(f"sum(rate(govern_audit_gaps_total{_NAMESPACE}{_RATE})) or vector(0)", "gaps"),
             unit="cps",
             span=8,
         ),

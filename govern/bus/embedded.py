@@ -165,6 +165,9 @@ class EmbeddedBus:
     async def read(self, partition: Partition, start: int, *, max_messages: int = 1000) -> list[Message]:
         return await self._reader.run(self._reader.log.fetch, partition, start, max_messages)
 
+    async def start_offset(self, partition: Partition) -> int:
+        return await self._reader.run(self._reader.log.start_offset, partition)
+
     async def end_offset(self, partition: Partition) -> int:
         return await self._reader.run(self._reader.log.end_offset, partition)
 

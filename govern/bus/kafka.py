@@ -198,6 +198,9 @@ class KafkaBus:
     async def read(self, partition: Partition, start: int, *, max_messages: int = 1000) -> list[Message]:
         return await (await self._reader_of(partition)).read(partition, start, max_messages)
 
+    async def start_offset(self, partition: Partition) -> int:
+        return await (await self._reader_of(partition)).start_offset(partition)
+
     async def end_offset(self, partition: Partition) -> int:
         return await (await self._reader_of(partition)).end_offset(partition)
 

@@ -60,6 +60,12 @@ class KafkaReader:
             end = await self._end(self._committed, tp)
             return await self._up_to(tp, end, limit) if start < end else []
 
+    async def start_offset(self, partition: Partition) -> int:
+        tp = TopicPartition(*partition)
+        async with kafka_errors(tp.topic, timeout_s=self._timeout_s):
+            start: int = (await self._committed.beginning_offsets([tp]))[tp]
+        return start
+
     async def end_offset(self, partition: Partition) -> int:
         return await self._end(self._committed, TopicPartition(*partition))
 

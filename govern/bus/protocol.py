@@ -278,6 +278,10 @@ class Bus(Protocol):
         """Committed messages with offset >= start, outside any group; empty when there are none (does not wait)."""
         ...
 
+    async def start_offset(self, partition: Partition) -> int:
+        """The offset from which the partition is kept: what came before was deleted by the topic's retention."""
+        ...
+
     async def end_offset(self, partition: Partition) -> int:
         """The offset after the last committed message (on Kafka: and after its transaction's marker)."""
         ...

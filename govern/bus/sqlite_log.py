@@ -300,6 +300,15 @@ class SqliteLog:
             newest = dict(rows)
         return {key: value for key, value in newest.items() if value is not None}
 
+    def start_offset(self, partition: Partition) -> int:
+        with bus_errors(self.path):
+            partition_id, end = self._locate(partition)
+            base = partition_id << _OFFSET_BITS
+            (first,) = self._execute(
+                "SELECT min(id) FROM messages WHERE id >= ? AND id < ?", (base, partition_id + 1 << _OFFSET_BITS)
+            ).fetchone()
+        return end if first is None else first - base
+
     def end_offset(self, partition: Partition) -> int:
         with bus_errors(self.path):
             return self._locate(partition)[1]

@@ -112,6 +112,9 @@ class Metrics:
         self.audit_append_duration = histogram(
             "govern_audit_append_duration_seconds", "Time to append one batch.", _WORK_BUCKETS_S
         )
+        self.audit_gaps = counter(
+            "govern_audit_gaps", "Times that messages were deleted from the bus before the log could record them."
+        )
         self.audit_reads = counter("govern_audit_reads", "Reads of the audit log, each logged as an entry.")
 
     def forget_windows(self) -> None:

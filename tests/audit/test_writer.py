@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,13 +21,14 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, event, text
 
 from audit.database import Mode
+from audit.document import object_at
 from audit.entry import Draft, Source
 from audit.fsck import verify_database
 from audit.query import Filter
 from audit.store import AuditStore
 from audit.writer import AuditWriter, BusRewound
 from govern import record as records
-from govern.bus import Bus, Outgoing, open_bus
+from govern.bus import Bus, Outgoing, Partition, open_bus
 from govern.bus.topics import AUDITED, Stream, specs, topic
 from govern.codecs.cloudevents import to_message
 from govern.telemetry.metrics import Metrics, labels
@@ -200,6 +204,43 @@ async def test_a_bus_that_was_replaced_is_refused(bus: Bus, log: Log) -> None:
     log.store.append([Draft(kind="config", record={"id": "x"}, source=Source(topic(log.namespace, "config"), 0, 41))])
     with pytest.raises(BusRewound, match="config, partition 0"):
         await writer_of(bus, log.store).run(asyncio.Event())
+
+
+async def test_what_the_bus_deleted_before_it_was_recorded_is_an_entry(bus: Bus, bus_url: str, log: Log) -> None:
+    """The writer was away for longer than the topics keep their messages."""
+    name = topic(log.namespace, "inferences")
+    await bus.publish(name, [inference(log.namespace, n) for n in range(0, 20, PARTITIONS)])
+    async with running(writer_of(bus, log.store)):
+        await recorded(log, 10)
+    await bus.publish(name, [inference(log.namespace, n) for n in range(20, 60, PARTITIONS)])
+    await forget(bus_url, name, before=25)
+    assert await bus.start_offset(Partition(name, 0)) == 25
+    metrics = Metrics(CollectorRegistry())
+    for _ in range(2):  # the second writer finds it recorded
+        async with running(writer_of(bus, log.store, metrics=metrics)):
+            await recorded(log, 10 + 1 + 5)
+    with log.query().snapshot() as view:
+        (found,) = [object_at(entry.document(), "record") for entry in view.all(Filter(kind="gap"))]
+    assert (found["topic"], found["partition"], found["first_offset"], found["last_offset"]) == (name, 0, "10", "24")
+    assert metrics.audit_gaps.labels(*labels(namespace=log.namespace))._value.get() == 1
+
+
+async def forget(bus_url: str, name: str, *, before: int) -> None:
+    """Delete the first messages of partition 0, as retention does."""
+    if bus_url.startswith("embedded"):
+        with contextlib.closing(sqlite3.connect(bus_url.removeprefix("embedded://"))) as connection, connection:
+            connection.execute(
+                "DELETE FROM messages WHERE id IN (SELECT m.id FROM messages m JOIN partitions p"
+                " ON p.topic = ? AND p.number = 0 AND m.id >= (p.id << 40) AND m.id < (p.id << 40) + ?)",
+                (name, before),
+            )
+        return
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus_url.removeprefix("kafka://"))
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=before)})
+    finally:
+        await admin.close()
 
 
 async def test_a_missing_topic_is_an_error(bus_url: str, log: Log) -> None:

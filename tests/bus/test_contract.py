@@ -41,13 +41,13 @@ async def test_a_partition_keeps_the_order_of_many_messages(bus: Bus, make_topic
 async def test_reading_starts_and_stops_where_it_is_told(bus: Bus, make_topic: MakeTopic) -> None:
     topic = await make_topic()
     partition = Partition(topic, 0)
-    assert await bus.end_offset(partition) == 0
+    assert (await bus.start_offset(partition), await bus.end_offset(partition)) == (0, 0)
     assert await bus.read(partition, 0) == []
     await bus.publish(topic, [out(str(n)) for n in range(10)])
     assert values(await bus.read(partition, 3, max_messages=4)) == ["3", "4", "5", "6"]
     assert values(await bus.read(partition, 8)) == ["8", "9"]
     assert await bus.read(partition, 10) == []
-    assert await bus.end_offset(partition) == 10
+    assert (await bus.start_offset(partition), await bus.end_offset(partition)) == (0, 10)
 
 
 async def test_a_key_chooses_the_partition_that_every_kafka_client_chooses(bus: Bus, make_topic: MakeTopic) -> None:

@@ -85,3 +85,4 @@ def _audit(metrics: Metrics) -> None:
     metrics.audit_checkpoint_time.labels(*names).set(time.time() - CHECKPOINT_AGE_S)
     metrics.audit_append_duration.labels(*names).observe(0.01)
     metrics.audit_reads.labels(*names).inc()
+    metrics.audit_gaps.labels(*names).inc()
