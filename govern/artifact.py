@@ -66,8 +66,11 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
     An artifact already at `path` is replaced.
     """
     sealed = seal(manifest, files)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path, error) from error
     try:
         for name, data in files.items():
             (scratch / name).write_bytes(data)
@@ -80,10 +83,14 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
         os.replace(scratch, path)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise ArtifactError(
-            f"artifact {path} cannot be written", why=str(error), fix="free space or choose another folder"
-        ) from error
+        raise _unwritable(path, error) from error
     return sealed
+
+
+def _unwritable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"artifact {path} cannot be written", why=str(error), fix="free space or choose another folder"
+    )
 
 
 def read(path: Path, *, group: str) -> tuple[Manifest, dict[str, bytes]]:

@@ -42,6 +42,7 @@ from govern.cli._common import (
     run_until_signal,
     telemetry,
 )
+from govern.cli._files import read_text, write_whole
 from govern.errors import ConfigError
 from govern.telemetry.logging import configure
 from govern.web.listening import listen
@@ -207,7 +208,7 @@ def export(
     """A range of the log, or a selection from it, as NDJSON that proves itself."""
     encryption = _encryption(db, keys_) if disclose else None
     wanted = Filter(first=first, last=last, kind=kind, model=model)
-    older = None if since is None else since.read_text(encoding="utf-8")
+    older = None if since is None else read_text(since)
     asked = f"entries {0 if first is None else first} to {'the end' if last is None else last}"
     reading = Reading(_actor(), "export", asked, purpose)
     with querying(db, namespace) as query:
@@ -280,13 +281,12 @@ def _write(chunks: Iterable[bytes], out: Path | None) -> None:
         for chunk in chunks:
             sys.stdout.buffer.write(chunk)
         return
-    with out.open("wb") as file:
-        file.writelines(chunks)
+    write_whole(out, chunks)
 
 
 def _verifier_key(text: str) -> VerifierKey:
     path = Path(text)
-    return VerifierKey.parse(path.read_text(encoding="utf-8") if path.is_file() else text)
+    return VerifierKey.parse(read_text(path) if path.is_file() else text)
 
 
 def _verify_file(path: Path, trusted: VerifierKey) -> Report:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
+from govern.cli._files import write_whole
 from govern.errors import BadInput, ConfigError
 from govern.pipeline import Pipeline, load_pipelines
 from govern.schema import FeatureSchema
@@ -59,8 +60,7 @@ def fit_command(
     if work:
         require_usable(work, frame)
     if not kept:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(described.to_yaml(), encoding="utf-8")
+        write_whole(path, [described.to_yaml().encode()])
     console.print(_said_of_schema(described, path, table, kept=kept))
     if not work:
         console.print("No detector was fitted: name a pipeline file with --pipeline.")

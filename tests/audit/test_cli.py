@@ -111,6 +111,14 @@ def test_case_export_and_verify(filled: Log, bus_file: str, tmp_path: Path) -> N
     assert "14 entries proved against the signed tree of 14, 10 with" in whole
 
 
+def test_files_that_cannot_be_written_or_read_are_named(filled: Log, bus_file: str, tmp_path: Path) -> None:
+    where = [*options(filled, tmp_path), "--bus", bus_file]
+    with pytest.raises(Unavailable, match="cannot be written"):
+        govern("case", "req-1", *where, "-o", "/proc/case.json")
+    with pytest.raises(ConfigError, match=r"old\.txt cannot be read"):
+        govern("export", *where, "--since", str(tmp_path / "old.txt"))
+
+
 async def test_reads_are_recorded(filled: Log, bus_file: str, tmp_path: Path) -> None:
     where = [*options(filled, tmp_path), "--bus", bus_file]
     await asyncio.to_thread(govern, "case", "req-2", *where)
