@@ -126,6 +126,9 @@ class Calls:
 
     def _go_blind(self, failure: Exception) -> None:
         self.blind = True
-        expected = isinstance(failure, ValueError)
-        _log.error("a connection is relayed unread from here on: %s", failure, exc_info=None if expected else failure)
+        if self._preface:  # a probe of the port, or a caller with HTTP/1.1: no call was seen
+            _log.debug("a connection is relayed unread: %s", failure)
+            return
+        known = isinstance(failure, ValueError)
+        _log.error("a connection is relayed unread from here on: %s", failure, exc_info=None if known else failure)
         self.lost(UNKNOWN, f"the connection could not be read any further: {failure}")

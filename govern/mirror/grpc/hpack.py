@@ -21,6 +21,7 @@ _CODE_BITS_MIN: Final = 5
 _CODE_BITS_MAX: Final = 30
 #: Packed strings that are remembered: the names and the constant values of a few clients.
 _STRINGS_REMEMBERED: Final = 1024
+_REMEMBERED_BYTES_MAX: Final = 128
 
 
 class BadHeaders(ValueError):
@@ -113,28 +114,35 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
     if end > len(block):
         raise BadHeaders("a string is longer than its block")
     data = block[at:end]
-    return unpacked(data) if packed else data, end
+    if packed:
+        data = unpacked(data) if length > _REMEMBERED_BYTES_MAX else _remembered(data)
+    return data, end
 
 
-@lru_cache(_STRINGS_REMEMBERED)
 def unpacked(data: bytes) -> bytes:
     """What a Huffman-coded string stands for (section 5.2).
 
     Raises:
         BadHeaders: it is no such string.
     """
-    bits = int.from_bytes(data, "big")
-    left = 8 * len(data)
     text = bytearray()
-    while left >= _CODE_BITS_MIN:
-        for length in range(_CODE_BITS_MIN, min(_CODE_BITS_MAX, left) + 1):
-            byte = HUFFMAN.get((length, (bits >> (left - length)) & ((1 << length) - 1)))
-            if byte is not None:
-                text.append(byte)
-                left -= length
+    bits = width = 0
+    for byte in data:
+        bits = bits << 8 | byte
+        width += 8
+        while width >= _CODE_BITS_MIN:
+            for length in range(_CODE_BITS_MIN, min(_CODE_BITS_MAX, width) + 1):
+                found = HUFFMAN.get((length, bits >> (width - length)))
+                if found is not None:
+                    text.append(found)
+                    width -= length
+                    bits &= (1 << width) - 1
+                    break
+            else:
                 break
-        else:
-            break
-    if left > 7 or bits & ((1 << left) - 1) != (1 << left) - 1:
+    if width > 7 or bits != (1 << width) - 1:
         raise BadHeaders("a packed string does not end with padding")
     return bytes(text)
+
+
+_remembered: Final = lru_cache(_STRINGS_REMEMBERED)(unpacked)

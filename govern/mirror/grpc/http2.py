@@ -19,8 +19,8 @@ NO_ERROR: Final = 0x0
 
 _HEAD_BYTES: Final = 9
 _STREAM_MASK: Final = 0x7FFF_FFFF
-#: Data passes in pieces of any size; of everything else whole frames are held. No server takes headers of more.
-_HELD_BYTES_MAX: Final = 1 << 20
+#: Data passes in pieces of any size; of everything else whole frames are held. gRPC's own limit on headers is 16 KB.
+_HELD_BYTES_MAX: Final = 128 * 1024
 
 
 class Kind(IntEnum):

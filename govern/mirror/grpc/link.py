@@ -75,7 +75,8 @@ class Link(asyncio.Protocol):
         if self._refusal is not None:
             self._refusal.answer(frames)
         elif self._upstream is not None:
-            self._upstream.write(data)
+            if not self._upstream.is_closing():
+                self._upstream.write(data)
         else:  # uvloop reads once more after it was told to pause
             self._early += data
             self._early_frames += frames
@@ -119,7 +120,8 @@ class Link(asyncio.Protocol):
     def upstream_sent(self, data: bytes) -> None:
         self._greeted = True
         self._calls.from_server(data)
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
         self._part()
 
     def upstream_lost(self, error: Exception | None) -> None:

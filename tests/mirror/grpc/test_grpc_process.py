@@ -15,6 +15,7 @@ import grpc
 import pytest
 import yaml
 
+from govern.mirror.grpc.http2 import END_HEADERS, PREFACE, Kind, frame, header_block
 from tests.mirror.authority import Authority
 from tests.mirror.conftest import DEADLINE_S, records, until
 from tests.mirror.grpc.conftest import ANY, INFER, STREAM_INFER, command, framed, infer_request, model_server
@@ -183,6 +184,43 @@ def test_a_taken_port_is_said(start_grpc: Start, spool_dir: Path) -> None:
     assert done.returncode != 0
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "another process listens on that port" in done.stderr
+
+
+def test_the_messages_model_decides_on_sampling(
+    start_grpc: Start, connect: Callable[[int], grpc.Channel], spool_dir: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "mirror.yaml"
+    config.write_text("sampling_rate: 0\nsampling: {rates: [{model: fraud-*, rate: 1}], errors_rate: 1}\n")
+    port = free_port()
+    with model_server() as (_, upstream):
+        start_grpc(port, upstream, "--config", str(config))
+        infer = connect(port).unary_unary(INFER)
+        for model in ("fraud-1", "income"):
+            infer(infer_request(model, id=model).SerializeToString(), timeout=DEADLINE_S)
+        with pytest.raises(grpc.RpcError):
+            infer(infer_request(id="failed").SerializeToString(), metadata=[("x-fail", "INTERNAL")])
+    found = {each.request_id: each.sampling.strategy for each in records([spool_dir])}
+    assert found == {"fraud-1": "all", "failed": "errors"}
+
+
+def test_calls_on_a_connection_that_turns_unreadable_are_recorded(start_grpc: Start, spool_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = free_port()
+        start_grpc(port, server.getsockname()[1])
+        fields = [(b":method", b"POST"), (b":path", INFER.encode()), (b"x-request-id", b"unread")]
+        sent = (
+            PREFACE
+            + frame(Kind.HEADERS, END_HEADERS, 1, header_block(fields))
+            + frame(Kind.DATA, 0, 1, framed(b"")[:3])
+            + frame(Kind.CONTINUATION, 0, 3, b"of nothing")
+        )
+        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+            connection.sendall(sent)
+            until(lambda: len(records([spool_dir])) == 1, "the record")
+    (found,) = records([spool_dir])
+    assert (found.request_id, found.grpc_status, found.status_code) == ("unread", "UNKNOWN", 500)
+    assert found.error == "the connection could not be read any further: a continuation of nothing"
+    assert found.request.body == framed(b"")[:3]
 
 
 def test_tls_on_both_sides(start_grpc: Start, spool_dir: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from govern.codecs.open_inference_pb2 import ModelInferRequest
 from govern.mirror.grpc.hpack import BadHeaders, HeaderReader, unpacked
+from govern.mirror.grpc.hpack_tables import HUFFMAN
 from govern.mirror.grpc.http2 import Frame, FrameReader, Kind, NotHttp2, frame, header_block
 from govern.mirror.grpc.names import SCAN_BYTES, said_by
 from govern.mirror.rules import Said
@@ -56,6 +57,20 @@ def test_the_rfcs_packed_strings() -> None:
     assert unpacked(bytes.fromhex("6402")) == b"302"
     assert unpacked(bytes.fromhex("d07abe941054d444a8200595040b8166e082a62d1bff")) == b"Mon, 21 Oct 2013 20:13:21 GMT"
     assert unpacked(bytes.fromhex("9d29ad171863c78f0b97c8e9ae82ae43d3")) == b"https://www.example.com"
+
+
+def test_any_packed_string_is_read() -> None:
+    """Each byte's code, from the table of code lengths that the canonical codes follow from."""
+    codes = {byte: code for code, byte in HUFFMAN.items()}
+    for text in (bytes(range(256)), b"", b"a" * 1000):
+        bits = "".join(f"{code:0{length}b}" for length, code in (codes[byte] for byte in text))
+        bits += "1" * (-len(bits) % 8)
+        packed = int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+        assert unpacked(packed) == text
+    with pytest.raises(BadHeaders):
+        unpacked(b"\x00" * 3)  # five codes of "0" and padding that is none
+    with pytest.raises(BadHeaders):
+        unpacked(b"\xff\xff\xff\xff")  # the end of strings, which must not be sent
 
 
 def test_an_entry_is_evicted_when_the_table_shrinks() -> None:
