@@ -11,6 +11,8 @@ PIP := -m pip --disable-pip-version-check
 ROWS ?=
 DEMO_FLAGS ?= $(if $(ROWS),--rows $(ROWS))
 PYTEST_FLAGS ?=
+# Threads that spin while they wait for each other make small predictions many times slower on a busy machine.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: help
 help: ## List the tasks.
@@ -24,7 +26,7 @@ demo: .venv/.ready ## The main job on real data, on this machine alone (ROWS=n f
 test: system lint test-numpy2 test-alibi test-peers ## Everything CI runs: lint, types, imports, and all tests in every environment.
 
 .PHONY: test-numpy2
-test-numpy2: .venv/.ready ## All tests that need no alibi, on numpy 2.
+test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
 	.venv/bin/python -m pytest -m "not alibi and not peers" $(PYTEST_FLAGS)
 
 .PHONY: test-alibi
@@ -59,6 +61,10 @@ bench: system .venv/.ready .venv-alibi/.ready ## The benchmarks; each prints a t
 .PHONY: system
 system: ## Name the system packages that the tests need and this machine lacks.
 	@$(if $(PYTHON),$(PYTHON),python3) tests/services/system.py
+
+.PHONY: tools
+tools: .venv/.ready ## Fetch and build the services that the tests start.
+	.venv/bin/python -m tests.services.tools
 
 .PHONY: proto
 proto: .venv/.ready ## Generate the *_pb2.py modules from the .proto files.

@@ -96,6 +96,11 @@ class ExplainWorker:
         self._seen_until: dict[Partition, int] = {}
         self._subscription: Subscription | None = None
 
+    @property
+    def partitions(self) -> frozenset[Partition]:
+        """The partitions of requests that are this worker's now."""
+        return frozenset(self._held)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. What is not finished then is left, uncommitted, to the next holder.
 

@@ -102,9 +102,15 @@ class Spill:
         draft = self._disk_dir / f"{segment.path.name}{_DRAFT}"
         try:
             if self._leaving.redactor.active:
-                await asyncio.to_thread(self._rewrite, segment.path, draft)
+                copying = asyncio.ensure_future(asyncio.to_thread(self._rewrite, segment.path, draft))
             else:
-                await asyncio.to_thread(_copy, segment.path, draft, segment.end)
+                copying = asyncio.ensure_future(asyncio.to_thread(_copy, segment.path, draft, segment.end))
+            try:
+                await asyncio.shield(copying)
+            except asyncio.CancelledError:
+                await asyncio.wait({copying})  # a thread cannot be stopped, and its draft is not to outlive us
+                draft.unlink(missing_ok=True)
+                raise
             # From here on without a break, so that the shipper, in the same thread, deletes either none or both.
             if not segment.path.exists():
                 draft.unlink()

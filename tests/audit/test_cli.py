@@ -27,6 +27,7 @@ from govern.bus.topics import specs, topic
 from govern.cli.audit import EXIT_FINDINGS, app
 from govern.codecs.cloudevents import from_message, to_message
 from govern.errors import ConfigError, NotFound, Unavailable
+from tests.services.process import free_port
 
 from .conftest import NAMESPACE, Log
 from .test_writer import inference
@@ -178,15 +179,14 @@ def test_writing_and_serving(embedded_url: str, tmp_path: Path, unique: str) -> 
     """The two processes, from nothing: a record goes in on the bus and comes out as a proved case file."""
     url = f"sqlite:///{tmp_path / 'audit.db'}"
     where = ["--db", url, "--bus", embedded_url, "--namespace", unique]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     asyncio.run(_publish(embedded_url, unique))
     keys = tmp_path / "audit.db.keys"
     token = govern("token", "ada", "--token-key", TOKEN_KEY).strip()
     serving = ["serve", *where, "--keys", str(keys), "--port", str(port), "--token-key", TOKEN_KEY]
     with process("write", *where):
         wait(lambda: (keys / "verifier-key.txt").exists() and size(url, keys) >= 2)
-        with process(*serving), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with process(*serving), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             wait(lambda: answers(client))
             assert client.get("/v1/audit/cases/req-0").status_code == 401
             client.headers["Authorization"] = f"Bearer {token}"

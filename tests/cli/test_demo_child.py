@@ -29,8 +29,8 @@ def _server(ready: Path) -> Program:
     return _program(
         "import os, pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-        f"pathlib.Path({str(ready)!r}).write_text(str(os.getpid()))\n"
         "print('up', os.getpid(), flush=True)\n"
+        f"pathlib.Path({str(ready)!r}).write_text(str(os.getpid()))\n"
         "time.sleep(600)\n",
         ready,
     )
@@ -39,7 +39,7 @@ def _server(ready: Path) -> Program:
 def _gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

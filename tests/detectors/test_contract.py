@@ -143,7 +143,7 @@ def test_same_scores_in_another_process(reference, window, tmp_path):
         plugins.load(plugins.DETECTORS, name)().fit(reference).save(tmp_path / name)
     program = Path(__file__).with_name("score_elsewhere.py")
     ran = subprocess.run(
-        [sys.executable, program, tmp_path, *names], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, program, tmp_path, *names], capture_output=True, text=True, timeout=280, check=True
     )
     told = json.loads(ran.stdout)
     for name in names:

@@ -34,6 +34,7 @@ from govern.record import Access, Inference, Payload
 from govern.telemetry.metrics import Metrics
 
 WAIT_S = 30.0
+PARTITIONS = 2
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def folder(acs: Frame, acs_model: SklearnPredictor, tmp_path_factory: pytest.Tem
 @pytest.fixture
 async def bus(bus_url: str, unique: str) -> AsyncIterator[Bus]:
     async with open_bus(bus_url) as bus:
-        await bus.ensure_topics(specs(unique, partitions=2))
+        await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
         yield bus
 
 
@@ -67,6 +68,9 @@ async def working(bus: Bus, namespace: str, folder: Path, model: SklearnPredicto
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.run(stop))
         try:
+            async with asyncio.timeout(2 * WAIT_S):
+                while len(worker.partitions) < PARTITIONS:
+                    await asyncio.sleep(0.05)
             yield
         finally:
             stop.set()

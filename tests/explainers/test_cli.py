@@ -141,7 +141,7 @@ def test_serve_answers_and_ends_with_sigterm(place: Path, embedded_url: str, uni
             ask = {"inputs": [row], "explainer": "shap", "wait_s": 30}
             answer = client.post("/v1/explanations", json=ask)
             assert answer.json()["status"] == "ok", answer.text
-        metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+        metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60).text
         assert "govern_explanations_total{" in metrics
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()

@@ -169,7 +169,7 @@ def test_capture_imports_nothing_heavy_and_nothing_of_ours_but_govern(tmp_path: 
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=240,
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

@@ -27,7 +27,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "capture"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(govern("mirror", *arguments), capture_output=True, text=True, timeout=60)
+    return subprocess.run(govern("mirror", *arguments), capture_output=True, text=True, timeout=240)
 
 
 def test_ls_and_verify_show_a_spool_in_use(make_config: Callable[..., MirrorConfig], spool_dir: Path) -> None:

@@ -386,7 +386,7 @@ def test_a_port_in_use_is_said_with_the_way_out(spool_dir: Path) -> None:
             govern("mirror", "proxy", "--listen", address, "--spool-dir", str(spool_dir)),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
     assert done.returncode == 1
     assert f"cannot listen on {address}" in done.stderr

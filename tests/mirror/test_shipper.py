@@ -66,7 +66,8 @@ def shipper(config: MirrorConfig, **options: object) -> tuple[Shipper, SnapshotR
 
 
 async def ship_all(config: MirrorConfig, **options: object) -> SnapshotRegistry:
-    """Ship what dead agents left, and stop."""
+    """Ship what dead agents left, however long it takes, and stop."""
+    config = config.model_copy(update={"drain_s": DEADLINE_S})
     made, registry = shipper(config, **options)
     stop = asyncio.Event()
     stop.set()

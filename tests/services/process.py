@@ -17,6 +17,8 @@ from pathlib import Path
 #: port as its own source port and connect to itself, and the server could then not bind it again.
 PORTS = range(20_000, 32_000)
 
+#: Not the global one: plugins give it the same seed in processes that run tests side by side.
+_RANDOM = random.SystemRandom()
 #: Starting a JVM takes 5 s on an idle core; the machine may be shared by many.
 START_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 30.0
@@ -37,7 +39,7 @@ def require(program: str, *, package: str, folders: Sequence[str] = ()) -> str:
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on."""
     while True:
-        port = random.choice(PORTS)
+        port = _RANDOM.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -76,10 +76,17 @@ class Prometheus:
         result: list[dict[str, Any]] = self.get("/api/v1/query", query=promql)["result"]
         return result
 
+    def _found(self, promql: str) -> list[dict[str, Any]]:
+        """As `query`; nothing when the server takes too long."""
+        try:
+            return self.query(promql)
+        except TimeoutError:
+            return []
+
     def wait_for(self, promql: str, *, deadline_s: float = QUERY_DEADLINE_S) -> list[dict[str, Any]]:
         """The instant vector as soon as it is not empty."""
         deadline = time.monotonic() + deadline_s
-        while not (result := self.query(promql)):
+        while not (result := self._found(promql)):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{promql} is still empty after {deadline_s:.0f} s")
             time.sleep(0.2)

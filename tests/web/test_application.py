@@ -62,6 +62,7 @@ def test_a_port_in_use_is_named() -> None:
 async def test_the_docs_page_renders_in_a_browser_without_the_internet(tmp_path: Path) -> None:
     stop = asyncio.Event()
     with listen("127.0.0.1", 0) as listening:
+        listening.listen()  # so that a browser that comes before the server waits
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/docs"
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(serve(make(), listening, stop))  # type: ignore[arg-type]
@@ -80,10 +81,10 @@ def rendered(url: str, folder: Path) -> str:
     command = [
         require("chromium", package="chromium"),
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
         f"--user-data-dir={folder / 'profile'}",
         "--virtual-time-budget=10000",
         "--dump-dom",
         url,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240).stdout

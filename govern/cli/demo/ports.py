@@ -20,7 +20,7 @@ def free_ports(count: int) -> list[int]:
         Unavailable: none is found.
     """
     found: list[int] = []
-    for port in random.sample(RANGE, _TRIES):
+    for port in random.SystemRandom().sample(RANGE, _TRIES):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
