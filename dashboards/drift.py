@@ -263,6 +263,7 @@ def _traffic() -> list[PanelBuilder]:
             query(captured("govern_capture_captured_total"), "{{service}} captured"),
             query(captured("govern_capture_sampled_out_total"), "{{service}} sampled out"),
             query(captured("govern_capture_dropped_total"), "{{service}} dropped"),
+            query(captured("govern_capture_withheld_bodies_total"), "{{service}} bodies withheld"),
             query(captured("govern_spool_corrupt_records_total"), "{{service}} unreadable"),
             query(captured("govern_capture_shipped_total"), "{{service}} shipped"),
             unit="reqps",

@@ -27,6 +27,7 @@ def _mirror(metrics: Metrics) -> None:
     metrics.capture_captured.labels(*names).inc(80)
     metrics.capture_sampled_out.labels(*names).inc(18)
     metrics.capture_dropped.labels(*names).inc(2)
+    metrics.capture_withheld.labels(*names).inc(3)
     metrics.capture_shipped.labels(*names).inc(80)
     metrics.spool_corrupt.labels(*names).inc()
     metrics.spool_bytes.labels(*names).set(4096)

@@ -220,6 +220,7 @@ def test_every_error_is_kept_and_says_with_which_probability(make_config: MakeCo
     recorder = open_recorder(make_config(sampling_rate=0.1))
     ids = [f"r{number}" for number in range(60)]
     for name in ids:
+        until(lambda: recorder.spool.ahead > 0, "the next segment")
         play(recorder, x_request_id=name)
         play(recorder, x_request_id=f"status-{name}", status=400, body=b"a body")
         play(recorder, x_request_id=f"broken-{name}", error="cut short")
@@ -240,6 +241,7 @@ def test_a_share_of_the_errors_and_a_status_of_ones_own(make_config: MakeConfig,
     config = make_config(sampling_rate=0.1, sampling={"errors_rate": 0.5, "error_status": 500})
     recorder = open_recorder(config)
     for number in range(200):
+        until(lambda: recorder.spool.ahead > 0, "the next segment")
         play(recorder, x_request_id=f"r{number}", status=500)
         play(recorder, x_request_id=f"r{number}", status=404)
     recorder.close()
