@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry
 
-from govern.cli._common import run_until_signal
-from govern.cli._mirror import ConfigOption, PrintConfigOption, configured
+from govern.cli._mirror import (
+    ConfigOption,
+    NamespaceOption,
+    PodOption,
+    PrintConfigOption,
+    SpoolOption,
+    configured,
+    run,
+    stop_on_signals,
+)
 from govern.mirror.config import MirrorConfig
+from govern.mirror.reload import Reload, reloading
 from govern.mirror.sink.server import serve
 from govern.mirror.sink.sink import Sink
 from govern.telemetry.logging import configure
@@ -22,35 +29,28 @@ from govern.telemetry.metrics import Metrics
 def sink(
     config: ConfigOption = None,
     listen: Annotated[str | None, typer.Option(help="host:port to accept events on.")] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")] = None,
+    namespace: NamespaceOption = None,
     join_s: Annotated[float | None, typer.Option("--sink-join-s", help="How long a half waits for the other.")] = None,
-    pod: Annotated[str | None, typer.Option(help="Name of the pod; default: the host's name.")] = None,
+    pod: PodOption = None,
     sampling_rate: Annotated[float | None, typer.Option(help="Share of inferences to record, 0 to 1.")] = None,
-    spool_dir: Annotated[Path | None, typer.Option("--spool-dir", help="Folder of the spool, on tmpfs.")] = None,
+    spool_dir: SpoolOption = None,
     print_config: PrintConfigOption = False,
 ) -> None:
     """Take CloudEvents of KServe's and Seldon's loggers, join their halves and record them, until SIGTERM or Ctrl-C."""
-    settings = configured(
-        config,
-        show=print_config,
-        flags={
-            "listen": listen,
-            "namespace": namespace,
-            "sink.join_s": join_s,
-            "pod": pod,
-            "sampling_rate": sampling_rate,
-            "spool_dir": spool_dir,
-        },
-    )
+    flags = {
+        "listen": listen,
+        "namespace": namespace,
+        "sink.join_s": join_s,
+        "pod": pod,
+        "sampling_rate": sampling_rate,
+        "spool_dir": spool_dir,
+    }
+    settings = configured(config, show=print_config, flags=flags)
     configure(level="INFO", json=not sys.stderr.isatty())
-
-    async def run(stop: asyncio.Event) -> None:
-        await _serve(settings, stop)
-
-    run_until_signal(run)
+    run(_serve(settings, Reload(config, flags, settings)))
 
 
-async def _serve(settings: MirrorConfig, stop: asyncio.Event) -> None:
+async def _serve(settings: MirrorConfig, reload: Reload) -> None:
     host, _ = settings.listen_address
 
     def started(port: int) -> None:
@@ -59,6 +59,7 @@ async def _serve(settings: MirrorConfig, stop: asyncio.Event) -> None:
     registry = CollectorRegistry()
     opened = Sink(settings, Metrics(registry))
     try:
-        await serve(opened, registry, stop, started=started)
+        async with reloading(reload, opened.apply):
+            await serve(opened, registry, stop_on_signals(), started=started)
     finally:
         opened.close()

@@ -69,10 +69,8 @@ class SinkApp:
 
     def __init__(self, sink: Sink, registry: CollectorRegistry) -> None:
         self._sink = sink
-        self._config = sink.config
         self._limit = sink.config.sink.event_bytes
         self._hold = Hold(sink.config.sink.buffer_bytes)
-        self._kept_headers = tuple(name.encode("latin-1") for name in sink.config.headers)
         self._metrics_page = make_asgi_app(registry)
         own = labels(namespace=sink.config.namespace)
         self._refused = sink.metrics.sink_refused.labels(*own)
@@ -123,7 +121,7 @@ class SinkApp:
             return [] if heading is None else [half_of(heading, Payload(), cut=False, left_out=True)]
         if heading.side == "feedback":
             return [self._feedback(heading, await self._whole(headers, receive))]
-        limit = self._config.body_bytes
+        limit = self._sink.config.body_bytes
         body = Body(limit)
         with self._held(min(limit, _length(headers, limit))):
             async for piece in self._body(receive):
@@ -146,12 +144,12 @@ class SinkApp:
             return self._feedback(heading, event.data)
         if self._left_out(heading):
             return half_of(heading, Payload(), cut=False, left_out=True)
-        body = Body(self._config.body_bytes)
+        body = Body(self._sink.config.body_bytes)
         body.feed(event.data)
         return self._half(heading, body)
 
     def _heading(self, attributes: Attributes, headers: Headers) -> Heading | None:
-        heading = heading_of(attributes, headers, self._config, now_ns=self._sink.now_ns())
+        heading = heading_of(attributes, headers, self._sink.config, now_ns=self._sink.now_ns())
         if heading is None:
             self._ignored.inc()
         return heading
@@ -161,12 +159,12 @@ class SinkApp:
         return shares.fate(heading.join_id) is Fate.LEFT_OUT
 
     def _half(self, heading: Heading, body: Body) -> Half:
-        payload = body.payload(heading.seen, self._kept_headers)
+        payload = body.payload(heading.seen, self._sink.rules.kept_headers)
         coded = msgspec.structs.replace(payload, content_encoding=encoding_of(payload.content_encoding, payload.body))
         return half_of(heading, coded, cut=body.cut, left_out=False)
 
     def _feedback(self, heading: Heading, data: bytes) -> Half:
-        feedback = feedback_of(heading, unpacked(data, self._limit), self._config.namespace)
+        feedback = feedback_of(heading, unpacked(data, self._limit), self._sink.config.namespace)
         return half_of(heading, Payload(body=msgspec.msgpack.encode(feedback)), cut=False, left_out=False)
 
     async def _whole(self, headers: Headers, receive: Receive) -> bytes:

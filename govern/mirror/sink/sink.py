@@ -105,6 +105,11 @@ class Sink:
         """When an event came that does not say when it happened."""
         return time.time_ns()
 
+    def apply(self, config: MirrorConfig) -> None:
+        """Follow another configuration's rules from the next event on."""
+        self.config = config
+        self.rules = Rules(config)
+
     def unwell(self) -> str | None:
         """Why no event could be taken now; None when one could."""
         if len(self._ledger.waiting) >= self.config.sink.pending:
