@@ -58,6 +58,8 @@ class Link(asyncio.Protocol):
         #: What came before it was clear who answers: as bytes and as frames.
         self._early = b""
         self._early_frames: list[Frame] = []
+        #: Whether the other side takes no more for now.
+        self._held_back = False
         self._greeted = False
         self._draining = False
         self._goodbye_said = False
@@ -106,7 +108,7 @@ class Link(asyncio.Protocol):
                 self._refusal = Refusal(self.transport, self._calls, str(error))
                 self._refusal.answer(self._early_frames)
         self._early, self._early_frames = b"", []
-        if not self.transport.is_closing():
+        if not self.transport.is_closing() and not self._held_back:
             self.transport.resume_reading()
 
     # The model server's side.
@@ -123,6 +125,14 @@ class Link(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
         self._part()
+
+    def upstream_full(self) -> None:
+        self._held_back = True
+        self.transport.pause_reading()
+
+    def upstream_ready(self) -> None:
+        self._held_back = False
+        self.transport.resume_reading()
 
     def upstream_lost(self, error: Exception | None) -> None:
         why = f": {error}" if error else ""
@@ -172,10 +182,10 @@ class _Upstream(asyncio.Protocol):
         self._link.upstream_sent(data)
 
     def pause_writing(self) -> None:
-        self._link.transport.pause_reading()
+        self._link.upstream_full()
 
     def resume_writing(self) -> None:
-        self._link.transport.resume_reading()
+        self._link.upstream_ready()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._link.upstream_lost(error)

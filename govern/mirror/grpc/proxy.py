@@ -85,7 +85,7 @@ class GrpcProxy:
                 )
         except TimeoutError as error:
             raise OSError(f"the model server at {host}:{port} did not accept a connection in {limit_s} s") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that is none
             raise OSError(f"the model server at {host}:{port} cannot be reached: {error}") from error
 
     async def _drain(self) -> None:

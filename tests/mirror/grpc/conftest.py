@@ -38,6 +38,7 @@ class ModelServer(grpc.GenericRpcHandler):
         #: Calls of `Watch` that were cancelled.
         self.n_ended = 0
         self.n_read = 0
+        self.n_flooded = 0
         self.remaining_s: list[float] = []
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -51,6 +52,7 @@ class ModelServer(grpc.GenericRpcHandler):
             ANY + "Chat": grpc.stream_stream_rpc_method_handler(self._chat),
             ANY + "Watch": grpc.stream_unary_rpc_method_handler(self._watch),
             ANY + "Hold": grpc.stream_stream_rpc_method_handler(self._hold),
+            ANY + "Flood": grpc.unary_stream_rpc_method_handler(self._flood),
             ANY + "Deadline": grpc.unary_unary_rpc_method_handler(self._deadline),
         }
         return methods.get(details.method)
@@ -114,6 +116,11 @@ class ModelServer(grpc.GenericRpcHandler):
         """Read nothing until released, then count."""
         self.released.wait(DEADLINE_S)
         yield str(sum(1 for _ in requests)).encode()
+
+    def _flood(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """As many pieces of 64 KB as are asked for, as fast as they are taken."""
+        for self.n_flooded in range(1, int(request) + 1):
+            yield bytes(64 * 1024)
 
     def _deadline(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self.remaining_s.append(context.time_remaining())

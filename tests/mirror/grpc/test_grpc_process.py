@@ -203,6 +203,36 @@ def test_the_messages_model_decides_on_sampling(
     assert found == {"fraud-1": "all", "failed": "errors"}
 
 
+def test_new_rules_are_taken_over_without_a_restart(
+    start_grpc: Start, connect: Callable[[int], grpc.Channel], spool_dir: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "mirror.yaml"
+    config.write_text("sampling_rate: 0\n")
+    port = free_port()
+    with model_server() as (_, upstream):
+        start_grpc(port, upstream, "--config", str(config))
+        infer = connect(port).unary_unary(INFER)
+        infer(infer_request(id="before").SerializeToString(), timeout=DEADLINE_S)
+        config.write_text("sampling_rate: 1\n")
+
+        def recorded() -> bool:
+            infer(infer_request(id="after").SerializeToString(), timeout=DEADLINE_S)
+            return bool(records([spool_dir]))
+
+        until(recorded, "a call under the new rules")
+    assert {each.request_id for each in records([spool_dir])} == {"after"}
+
+
+def test_a_model_server_of_a_name_that_is_none(start_grpc: Start, connect: Callable[[int], grpc.Channel]) -> None:
+    port = free_port()
+    start_grpc(port, 1, "--upstream", f"http://{'x' * 64}.example:1")
+    for _ in range(2):  # and the proxy goes on
+        with pytest.raises(grpc.RpcError) as raised:
+            connect(port).unary_unary(INFER)(infer_request().SerializeToString(), timeout=DEADLINE_S)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "cannot be reached" in raised.value.details()
+
+
 def test_calls_on_a_connection_that_turns_unreadable_are_recorded(start_grpc: Start, spool_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = free_port()

@@ -247,9 +247,11 @@ def test_a_message_of_100_mb_passes_and_a_prefix_of_it_is_kept(relayed: Relayed)
     message = infer_request(id=str(uuid.uuid4()))
     message.raw_input_contents.append(bytes(range(256)) * (100 * 4096))
     body = message.SerializeToString()
+    before = peak_bytes(relayed)
     digest = relayed.channel().unary_unary(ANY + "Digest")(body, timeout=DEADLINE_S)
     assert digest == hashlib.sha256(body).digest()
     relayed.channel().unary_unary(INFER)(body, timeout=DEADLINE_S)
+    assert peak_bytes(relayed) - before < 32 * 1024 * 1024
     found = relayed.recorded(message.id)
     on_wire = framed(body)
     assert found.request.size == len(on_wire) > 100 * 1024 * 1024
@@ -292,6 +294,22 @@ def test_a_server_that_does_not_read_holds_the_caller_back(relayed: Relayed) -> 
     assert peak_bytes(relayed) - before < 32 * 1024 * 1024
     relayed.model.released.set()
     assert next(call) == str(n_pieces).encode()
+    assert peak_bytes(relayed) - before < 32 * 1024 * 1024
+
+
+def test_a_caller_that_does_not_read_holds_the_server_back(relayed: Relayed) -> None:
+    n_pieces, before = 4096, peak_bytes(relayed)
+    relayed.model.n_flooded = 0
+    call = relayed.channel().unary_stream(ANY + "Flood")(str(n_pieces).encode(), timeout=DEADLINE_S)
+    assert len(next(call)) == 64 * 1024
+    other = relayed.channel().unary_unary(ANY + "Unary")
+    last = -1
+    while last != relayed.model.n_flooded:
+        last = relayed.model.n_flooded
+        for _ in range(100):
+            other(b"x")
+    assert 0 < last < n_pieces / 8
+    assert sum(1 for _ in call) == n_pieces - 1
     assert peak_bytes(relayed) - before < 32 * 1024 * 1024
 
 
