@@ -29,6 +29,8 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set; then finish the events that are under way and record the halves that wait.
 
+    Both together take `drain_s`, and one look for room in the spool more.
+
     Args:
         started: called with the port once events are accepted.
 
@@ -53,11 +55,12 @@ async def serve(
             ticking = tasks.create_task(_keep_ticking(sink))
             started(listening.getsockname()[1])
             await stop.wait()
+            deadline = asyncio.get_running_loop().time() + config.drain_s
             server.should_exit = True
             await serving
             ticking.cancel()
         if config.sink.on_stop == "record":
-            await _flush(sink, config.drain_s)
+            await _flush(sink, deadline)
 
 
 async def _keep_ticking(sink: Sink) -> None:
@@ -69,8 +72,7 @@ async def _keep_ticking(sink: Sink) -> None:
             _log.exception("halves cannot be looked at now")
 
 
-async def _flush(sink: Sink, drain_s: float) -> None:
-    deadline = asyncio.get_running_loop().time() + drain_s
+async def _flush(sink: Sink, deadline: float) -> None:
     while left := sink.flush():
         if asyncio.get_running_loop().time() > deadline:
             _log.error("the spool has no room: %d inferences stay in the journal for the next start", left)

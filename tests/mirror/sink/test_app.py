@@ -405,3 +405,27 @@ async def test_what_rules_take_out_lies_on_no_disk_while_halves_wait(
     await again.send(kserve("response", "secret-id"))
     assert again.sink.spool.counts.captured == 1
     assert again.count("joined_total") == 1
+
+
+async def test_what_is_being_read_is_bounded_and_given_back_also_by_who_leaves(start_sink: StartSink) -> None:
+    size = 20_000
+    sink = await start_sink(sink={"event_bytes": size, "buffer_bytes": size})
+    body = json.dumps(envelope("request", "slow", data="x" * (size - 1000))).encode().ljust(size)
+    for leaves in (True, False):
+        reader, writer = await asyncio.open_connection("127.0.0.1", sink.port)
+        writer.write(post(JSON, body)[:-1])
+        await writer.drain()
+        async with asyncio.timeout(60):  # until the server has begun to read it
+            while (refused := await sink.send(kserve("request", "other"))).status != 503:
+                await asyncio.sleep(0.01)
+        assert "sink.buffer_bytes" in str(refused.problem["detail"])
+        if not leaves:
+            writer.write(body[-1:])
+            assert (await reader.readline()).startswith(b"HTTP/1.1 202")
+        writer.close()
+        await writer.wait_closed()
+        async with asyncio.timeout(60):
+            while (await sink.send(kserve("request", "other"))).status != 202:
+                await asyncio.sleep(0.01)
+    await sink.stop()
+    assert sorted(each.request_id for each in sink.recorded()) == ["other", "slow"]

@@ -19,7 +19,7 @@ from govern.schema import Feature, FeatureSchema
 from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, govern, until
 from tests.mirror.sink.conftest import MakeConfig, entries, sides_of
 from tests.mirror.sink.events import acknowledged, kserve, seldon
-from tests.mirror.test_shipper import running, ship_all
+from tests.mirror.test_shipper import running, ship_all, total
 from tests.services.process import Process, free_port, listening
 
 FOUR = FeatureSchema(
@@ -157,9 +157,10 @@ async def test_kill_9_of_sink_and_shipper_then_one_record_each_on_the_bus_and_it
     process = sink_process(config, port, tmp_path / "sink.log")
     process.start(lambda _: listening(port))
     process.stop()  # in order: what waits is recorded alone
-    await ship_all(config)
+    registry = await ship_all(config)
     found, labels = await on_the_bus(config)
     check(senders, found, labels)
+    assert total(registry, "capture_captured_total") == total(registry, "capture_seen_total") == len(found)
     frame = decode(next(each for each in found if each.missing == ()), FOUR)
     assert frame.row(0) == {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
     assert frame.outputs["p"].tolist() == [[0.1, 0.9]]
