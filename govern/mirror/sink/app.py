@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, make_asgi_app
 
 from govern.errors import BadInput, GovernError
+from govern.mirror.asgi import Receive, Scope, Send
 from govern.mirror.body import Body, Headers, Hold
 from govern.mirror.sampling import Fate
 from govern.mirror.sink.event import (
@@ -41,12 +42,6 @@ _log: Final = logging.getLogger(__name__)
 
 #: When the broker is to come back: room is made within a second or two, or not soon.
 _RETRY_AFTER_S: Final = 2
-
-# The types of the ASGI specification, version 3: messages are open dictionaries.
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class TooLong(BadInput):
