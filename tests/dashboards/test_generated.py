@@ -54,7 +54,7 @@ def test_panel_explains_itself(panel: dict[str, Any]) -> None:
     assert len(panel["description"]) > 40
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-    assert [target["refId"] for target in panel["targets"]] == ["A", "B", "C", "D", "E"][: len(panel["targets"])]
+    assert [target["refId"] for target in panel["targets"]] == list("ABCDEFGH")[: len(panel["targets"])]
 
 
 def test_panels_have_ids_titles_and_places_of_their_own() -> None:
