@@ -192,12 +192,12 @@ def catches_up(metrics: str) -> None:
     until(lambda: scrape(metrics).get("capture_shipped_total", 0) >= goal, "the shipper to catch up")
 
 
-def dropped_of(load: Load, found: list[Inference]) -> int:
+def dropped_of(load: Load, found: list[Inference], *, rate: float = RATE) -> int:
     """How many were dropped; each request is on the bus once, left out by its id, or counted before the next one."""
     assert [each.capture.seq for each in found] == list(range(len(found)))
     at = {each.request_id: each.capture.dropped_before for each in found}
     assert len(at) == len(found)
-    shares, dropped = Shares(RATE, 1.0), 0
+    shares, dropped = Shares(rate, 1.0), 0
     for name in load.names():
         if name in at:
             assert at[name] == dropped, f"{name} counts other drops than there were"
@@ -242,7 +242,9 @@ async def test_all_that_was_answered_is_on_the_bus_when_a_pod_has_shut_down(
     loaded: Callable[..., tuple[MirrorConfig, Process, Load]], bus_url: str, tmp_path: Path, unique: str
 ) -> None:
     """Proxy and shipper are asked to end at the same moment, under load, as when Knative scales to zero."""
-    config, proxy, load = loaded(bus=bus_url, namespace=unique, spool_bytes=256 * SEGMENT_BYTES)
+    # Segments that last longer than a busy machine keeps the thread waiting that makes the next one.
+    room = {"segment_bytes": 32 * SEGMENT_BYTES, "spool_bytes": 512 * SEGMENT_BYTES}
+    config, proxy, load = loaded(bus=bus_url, namespace=unique, **room)
     with running(config, tmp_path / "shipper.log") as (shipper, _):
         load.start()
         until(lambda: load.answered >= 50, "some answers")
@@ -254,6 +256,4 @@ async def test_all_that_was_answered_is_on_the_bus_when_a_pod_has_shut_down(
         assert "wait in the spool" not in shipper.log()
     assert load.wrong == []
     found = [record for _, record in await on_the_bus(config)]
-    shares, arrived = Shares(RATE, 1.0), {each.request_id for each in found}
-    assert len(arrived) == len(found)
-    assert {name for name in load.names() if shares.fate(name) is Fate.KEPT} <= arrived
+    assert dropped_of(load, found) == 0

@@ -20,7 +20,7 @@ from govern.mirror.recorder import Recorder, open_recorder
 from govern.mirror.reload import Reload, digest, reloading
 from govern.record import ConfigChange
 from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, govern, until
-from tests.mirror.test_delivery import Load
+from tests.mirror.test_delivery import Load, dropped_of
 from tests.mirror.test_shipper import capture, on_the_bus, scrape
 from tests.mirror.test_shipper import shipper as make_shipper
 from tests.services.process import Process, free_port, listening
@@ -78,15 +78,16 @@ async def test_the_file_is_read_again_when_it_changes_and_on_sighup_and_refused_
 async def test_new_rules_under_load_lose_nothing_and_are_on_record(
     make_config: Callable[..., MirrorConfig], bus_url: str, unique: str, spool_dir: Path, tmp_path: Path, uvicorn: int
 ) -> None:
-    config = make_config(bus=bus_url, namespace=unique)
+    # Segments that last longer than a busy machine keeps the thread waiting that makes the next one.
+    room = {"segment_bytes": 32 * SEGMENT_BYTES, "spool_bytes": 512 * SEGMENT_BYTES}
+    config = make_config(bus=bus_url, namespace=unique, **room)
     file = tmp_path / "mirror.yaml"
     common = {
         "namespace": unique,
         "spool_dir": str(spool_dir),
         "bus": bus_url,
         "body_bytes": config.body_bytes,
-        "segment_bytes": SEGMENT_BYTES,
-        "spool_bytes": config.spool_bytes,
+        **room,
         "drain_s": 20,
     }
     targets = [{"topic": f"{unique}-copy"}]
@@ -126,8 +127,7 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
             load_.end()
     found = [record for _, record in await on_the_bus(config)]
     assert load_.wrong == []
-    assert [record.request_id for record in found] == load_.names()
-    assert [record.capture.seq for record in found] == list(range(len(found)))
+    assert dropped_of(load_, found, rate=1.0) == 0
     with_header = [
         record.request_id for record in found if record.request.headers == {"x-request-id": record.request_id}
     ]
