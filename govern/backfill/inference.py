@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Final
 
-from govern.backfill.row import Body, Call
+from govern.backfill.row import Body as BodyOfCall
+from govern.backfill.row import Call
 from govern.ids import derived_id, derived_uuid7
+from govern.mirror.body import Body, text
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Fate, Shares, shares
 from govern.record import SCHEMA_VERSION, Capture, Inference, Payload, Sampling
 
 #: Bounds on what a row can put into a record beside its bodies, as for captures over HTTP.
-_ID_CHARS_MAX: Final = 1024
-_NAME_CHARS_MAX: Final = 253
-_TYPE_CHARS_MAX: Final = 512
-_HEADERS_CHARS_MAX: Final = 2048
+_ID_BYTES_MAX: Final = 1024
+_NAME_BYTES_MAX: Final = 253
 
 
 def together(request: Call, response: Call) -> Call:
@@ -38,30 +37,31 @@ def inference_of(
     status_code = 0 if call.response is None and call.status_code < 400 else call.status_code
     service = config.service if service_named else call.service or config.service
     model = config.model or call.model or service
-    request_id = (call.request_id or identity)[:_ID_CHARS_MAX]
+    request_id = text((call.request_id or identity).encode(), _ID_BYTES_MAX)
     of_model = shares(config.sampling_rate, config.sampling, service=service, model=model)
     failed = status_code == 0 or status_code >= config.sampling.error_status
     fate = of_model.fate(request_id)
-    bodies = {"request": call.request, "response": call.response}
+    request, request_cut = _observed(call.request, config)
+    response, response_cut = _observed(call.response, config)
     record = Inference(
         schema_version=SCHEMA_VERSION,
         id=identity,
         request_id=request_id,
         traceparent=f"00-{derived_id('trace', identity)}-{derived_id('span', identity)[:16]}-01",
         namespace=config.namespace,
-        service=service[:_NAME_CHARS_MAX],
-        model=model[:_NAME_CHARS_MAX],
-        revision=(config.revision or call.revision)[:_NAME_CHARS_MAX],
+        service=text(service.encode(), _NAME_BYTES_MAX),
+        model=text(model.encode(), _NAME_BYTES_MAX),
+        revision=text((config.revision or call.revision).encode(), _NAME_BYTES_MAX),
         endpoint=call.endpoint or config.endpoint,
         protocol="unknown",  # none of these systems says it; the body's content type and fields do
         t_request=call.t_request,
         t_response=call.t_response,
         status_code=status_code,
-        request=_payload(call.request, config),
-        response=_payload(call.response, config),
+        request=request,
+        response=response,
         error=f"the {' and the '.join(missing)} was not recorded" if missing else "",
         sampling=_sampling(of_model, call.fraction, failed=failed),
-        truncated=tuple(side for side, body in bodies.items() if body and len(body.data) > config.body_bytes),
+        truncated=tuple(side for side, cut in (("request", request_cut), ("response", response_cut)) if cut),
         capture=capture,
         missing=tuple(missing),
     )
@@ -74,20 +74,12 @@ def _sampling(of_model: Shares, fraction: float, *, failed: bool) -> Sampling:
     return label if fraction >= 1 else Sampling(rate=label.rate * fraction, strategy="upstream")
 
 
-def _payload(body: Body | None, config: MirrorConfig) -> Payload:
-    if body is None:
-        return Payload()
-    kept: dict[str, str] = {}
-    room = _HEADERS_CHARS_MAX
-    for name in config.headers:
-        value = body.headers.get(name)
-        if value is not None and len(name) + len(value) <= room:
-            kept[name] = value
-            room -= len(name) + len(value)
-    return Payload(
-        content_type=body.content_type[:_TYPE_CHARS_MAX],
-        body=body.data[: config.body_bytes],
-        size=len(body.data),
-        sha256=hashlib.sha256(body.data).hexdigest(),
-        headers=kept,
-    )
+def _observed(side: BodyOfCall | None, config: MirrorConfig) -> tuple[Payload, bool]:
+    """A side's payload, and whether its body is cut."""
+    if side is None:
+        return Payload(), False
+    body = Body(config.body_bytes)
+    body.feed(side.data)
+    headers = {name.encode(): value.encode() for name, value in side.headers.items()}
+    kept = [name.encode() for name in config.headers]
+    return body.payload({**headers, b"content-type": side.content_type.encode()}, kept), body.cut

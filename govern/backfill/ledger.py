@@ -10,6 +10,7 @@ import msgspec
 from govern.bus.protocol import Outgoing, Transactor
 from govern.bus.topics import topic
 from govern.codecs.cloudevents import to_message
+from govern.mirror.fan_out import FanOut
 from govern.mirror.place import Stored
 from govern.record import DeadLetter, Inference
 
@@ -34,9 +35,12 @@ class BusLedger:
         format_: name of the files' format; a file read as another one is another file.
     """
 
-    def __init__(self, transactor: Transactor, table: Mapping[bytes, bytes], *, namespace: str, format_: str) -> None:
+    def __init__(
+        self, transactor: Transactor, table: Mapping[bytes, bytes], *, namespace: str, format_: str, fan_out: FanOut
+    ) -> None:
         self._transactor = transactor
         self._namespace = namespace
+        self._fan_out = fan_out
         self._prefix = f"backfill/{format_}/"
         self._files = {
             key.decode(): msgspec.json.decode(value, type=Stored)
@@ -55,6 +59,9 @@ class BusLedger:
             if records:
                 messages = [to_message(record, source=SOURCE) for record in records]
                 await transaction.publish(topic(self._namespace, "inferences"), messages)
+                beside = self._fan_out.beside(zip(records, messages, strict=True))
+                for name, copies in beside.items():
+                    await transaction.publish(name, copies)
             if letters:
                 refused = [to_message(letter, source=SOURCE) for letter in letters]
                 await transaction.publish(topic(self._namespace, "dead-letter"), refused)

@@ -23,6 +23,7 @@ from govern.mirror.agent import agent_name
 from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Joiner, Pair, Side
 from govern.mirror.place import Place, Stored
+from govern.mirror.redaction.redactor import Redactor
 from govern.record import Capture, DeadLetter, Inference
 from govern.runtime import dead_letters
 
@@ -91,14 +92,13 @@ class Backfill(Generic[R]):
         ledger: Ledger,
         *,
         service_named: bool = False,
-        redact: Callable[[Inference], Inference] = lambda record: record,
         progress: Callable[[int, int], None] = lambda n_bytes, rows: None,
     ) -> None:
         self._config = config
         self._format = format_
         self._ledger = ledger
         self._service_named = service_named
-        self._redact = redact
+        self._redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
         self._progress = progress
         self._agent = agent_name(config.pod)
         self._joiner = Joiner[_Waiting](limit_ms=float("inf"), max_halves=_OPEN_HALVES, max_bytes=_OPEN_BYTES)
@@ -180,7 +180,7 @@ class Backfill(Generic[R]):
         self._bytes += _size(call)
         self.report.records += 1
         self.report.alone += bool(record.missing)
-        self._records.append(self._redact(record))
+        self._records.append(self._redactor.of(record))
 
     def _refuse(self, error: DecodeError, original: bytes, origin: str, row: int) -> None:
         self.report.refused[error.why] += 1
@@ -191,7 +191,9 @@ class Backfill(Generic[R]):
             offset=row,
             timestamp_ms=time.time_ns() // 1_000_000,
             key=b"",
-            value=original[:_LETTER_BYTES],
+            # What cannot be parsed cannot be redacted: where there are rules, only its digest leaves.
+            value=b"" if self._redactor.active else original[:_LETTER_BYTES],
+            headers=(("sha256", hashlib.sha256(original).hexdigest().encode()),),
         )
         self._letters.append(dead_letters.of_message(message, error, namespace=self._config.namespace))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -70,9 +70,11 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
     )
 
 
-def needed(namespace: str, streams: Collection[Stream], *, message_bytes: int) -> list[TopicSpec]:
-    """The topics of some streams, as one who publishes messages of up to so many bytes needs them."""
+def needed(
+    namespace: str, streams: Collection[Stream], *, message_bytes: int, beside: Iterable[TopicSpec] = ()
+) -> list[TopicSpec]:
+    """The topics of some streams, and those beside them, as one needs them who publishes messages of up to so many
+    bytes."""
     names = {topic(namespace, stream) for stream in streams}
-    return [
-        msgspec.structs.replace(spec, message_bytes=message_bytes) for spec in specs(namespace) if spec.name in names
-    ]
+    found = [spec for spec in specs(namespace) if spec.name in names]
+    return [msgspec.structs.replace(spec, message_bytes=message_bytes) for spec in (*found, *beside)]

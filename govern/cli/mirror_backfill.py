@@ -66,7 +66,7 @@ async def _publish(
     # Imported here, because every other command of `govern mirror` stays small without pyarrow.
     from govern.backfill.ledger import BusLedger, DryLedger, Ledger
     from govern.backfill.run import Backfill
-    from govern.mirror.redaction.redactor import Redactor
+    from govern.mirror.fan_out import FanOut
 
     format_ = _format(source)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -81,7 +81,6 @@ async def _publish(
                 format_,
                 ledger,
                 service_named=service_named,
-                redact=Redactor(settings.redaction, body_bytes=settings.body_bytes).of,
                 progress=show,
             ).run(files)
 
@@ -89,12 +88,17 @@ async def _publish(
             report = await read(DryLedger())
         else:
             positions = topic(settings.namespace, "positions")
+            fan_out = FanOut(settings.fan_out)
             streams: tuple[Stream, ...] = ("inferences", "dead-letter", "positions")
             async with open_bus(settings.bus, client_id="govern-backfill") as bus:
-                await bus.ensure_topics(needed(settings.namespace, streams, message_bytes=settings.message_bytes))
+                await bus.ensure_topics(
+                    needed(settings.namespace, streams, message_bytes=settings.message_bytes, beside=fan_out.specs)
+                )
                 transactor = await bus.transactor(f"govern.backfill.{settings.namespace}")
                 table = await bus.read_table(Partition(positions, 0))  # after the fence: nobody else changes it
-                report = await read(BusLedger(transactor, table, namespace=settings.namespace, format_=source.value))
+                report = await read(
+                    BusLedger(transactor, table, namespace=settings.namespace, format_=source.value, fan_out=fan_out)
+                )
     _tell(report, dry_run=dry_run)
 
 

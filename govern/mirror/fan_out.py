@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from govern.bus.protocol import TopicSpec
+from govern.bus.protocol import Outgoing, TopicSpec
 from govern.bus.topics import RETENTION_MS, topic
 from govern.mirror.sampling import point_of
 from govern.record import Inference
@@ -75,3 +75,11 @@ class FanOut:
     def topics(self, record: Inference) -> list[str]:
         """Where the record goes beside the topic of its namespace."""
         return [name for name, wanted in self._targets if wanted.fits(record)]
+
+    def beside(self, sent: Iterable[tuple[Inference, Outgoing]]) -> dict[str, list[Outgoing]]:
+        """What goes to further topics of the records and messages that go to the one of their namespace."""
+        copies: dict[str, list[Outgoing]] = {}
+        for record, message in sent:
+            for name in self.topics(record):
+                copies.setdefault(name, []).append(message)
+        return copies

@@ -62,6 +62,44 @@ async def test_malformed_rows_go_to_the_dead_letters(people: Frame, tmp_path: Pa
     assert len(await published(bus_url, unique, "dead-letter")) == 1
 
 
+async def test_what_redaction_takes_out_is_nowhere_and_further_topics_get_their_copies(
+    tmp_path: Path, bus_url: str, unique: str
+) -> None:
+    def line(number: int, body: str, kind: str, encoding: str) -> str:
+        side = {"observedContentType": kind, "mode": "INPUT", "data": body, "encoding": encoding}
+        meta = {"eventId": f"e{number}", "inferenceTime": "2024-07-30T13:36:30Z"}
+        return json.dumps({"captureData": {"endpointInput": side}, "eventMetadata": meta})
+
+    file = tmp_path / "a.jsonl"
+    lines = [
+        line(0, json.dumps({"instances": [{"name": "PLANTED", "age": 39}]}), "application/json", "JSON"),
+        line(1, "{no JSON, PLANTED", "application/json", "JSON"),
+        '{"no line": "PLANTED"}',
+    ]
+    file.write_text("\n".join(lines))
+    config = tmp_path / "mirror.yaml"
+    config.write_text(
+        "redaction: {rules: [{path: 'instances.*.name', action: drop}]}\n"
+        f"fan_out: [{{topic: {unique}.copies, filter: {{service: mo*}}}}]\n"
+    )
+    done = backfill("sagemaker", file, "--bus", bus_url, "--namespace", unique, "--config", config)
+    assert done.returncode == 0, done.stderr
+    whole = []
+    async with open_bus(bus_url) as bus:
+        for name in (topic(unique, "inferences"), topic(unique, "dead-letter"), f"{unique}.copies"):
+            for number in range(await bus.partitions(name)):
+                whole += await bus.read(Partition(name, number), 0)
+    assert len(whole) == 2 + 1 + 2
+    assert all(b"PLANTED" not in (message.value or b"") for message in whole)
+    found = {record.request_id: record for record in await published(bus_url, unique)}
+    assert json.loads(found["e0"].request.body) == {"instances": [{"name": None, "age": 39}]}
+    assert found["e1"].request.body == b""
+    assert found["e1"].redactions[0].action == "withhold"
+    (letter,) = await published(bus_url, unique, "dead-letter")
+    assert letter.value == b""
+    assert len(letter.headers["sha256"]) == 64
+
+
 def test_a_dry_run_counts_and_needs_no_bus(people: Frame, tmp_path: Path) -> None:
     table = inference_table(tmp_path / "table.parquet", people, range(120))
     done = backfill("databricks", table, "--dry-run")

@@ -32,6 +32,7 @@ def half(request_id: str, origin: Partition, offset: int, t_ms: int = 0, body: b
         traceparent="",
         error="",
         named=True,
+        synthetic=False,
     )
 
 

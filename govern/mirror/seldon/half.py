@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -11,19 +11,21 @@ from google.protobuf.message import DecodeError as ProtobufError
 
 from govern.bus.protocol import Message, Partition
 from govern.codecs import open_inference_pb2 as oip
+from govern.mirror.body import Body, Headers, text
 from govern.mirror.join import Side
+from govern.mirror.recorder import is_synthetic
 from govern.mirror.seldon.topics import Kind, Stream
 from govern.record import Payload
 
 #: `0x00`, four bytes of schema id, one byte of message index. No protobuf message and no JSON begins with 0x00.
 _PREAMBLE_BYTES: Final = 6
 #: Bounds on what a message can put into a record beside its body, as for captures over HTTP.
-_ID_CHARS_MAX: Final = 1024
-_NAME_CHARS_MAX: Final = 253
-_ERROR_CHARS_MAX: Final = 2048
-_HEADERS_CHARS_MAX: Final = 2048
+_ID_BYTES_MAX: Final = 1024
+_NAME_BYTES_MAX: Final = 253
+_ERROR_BYTES_MAX: Final = 2048
+_PARENT_BYTES_MAX: Final = 256
 
-ERROR_HEADER: Final = "seldon-pipeline-errors"
+_ERROR: Final = b"seldon-pipeline-errors"
 
 
 class JoinKey(NamedTuple):
@@ -61,38 +63,36 @@ class Half:
     traceparent: str
     error: str
     named: bool
-    synthetic: bool = False
+    synthetic: bool
 
     @property
     def n_bytes(self) -> int:
         return len(self.payload.body)
 
 
-def key_of(message: Message, stream: Stream, headers: dict[str, str]) -> tuple[JoinKey, bool]:
-    """The join key, and whether the message names a request id."""
-    request_id = headers.get("x-request-id") or message.key.decode("utf-8", "replace").rpartition(".")[2]
-    named = bool(request_id)
-    if not named:
-        request_id = f"{message.topic}/{message.partition}/{message.offset}"
-    name = stream.name or headers.get(ERROR_HEADER, "")
-    pipeline = stream.name if stream.kind == "pipeline" else headers.get("pipeline", "")
-    return JoinKey(stream.kind, name[:_NAME_CHARS_MAX], pipeline[:_NAME_CHARS_MAX], request_id[:_ID_CHARS_MAX]), named
-
-
-def headers_of(message: Message) -> dict[str, str]:
+def headers_of(message: Message) -> Headers:
     """The headers by lower-case name; of a repeated one the last, as Seldon appends what it adds."""
-    return {name.lower(): value.decode("utf-8", "replace") for name, value in message.headers if value is not None}
+    return {name.lower().encode(): value for name, value in message.headers if value is not None}
+
+
+def key_of(message: Message, stream: Stream, headers: Headers) -> tuple[JoinKey, bool]:
+    """The join key, and whether the message names a request id."""
+    named = headers.get(b"x-request-id") or message.key.rpartition(b".")[2]
+    request_id = named or f"{message.topic}/{message.partition}/{message.offset}".encode()
+    name = stream.name or text(headers.get(_ERROR, b""), _NAME_BYTES_MAX)
+    pipeline = stream.name if stream.kind == "pipeline" else text(headers.get(b"pipeline", b""), _NAME_BYTES_MAX)
+    return JoinKey(stream.kind, name, pipeline, text(request_id, _ID_BYTES_MAX)), bool(named)
 
 
 def half_of(
     message: Message,
     stream: Stream,
     key: JoinKey,
-    headers: dict[str, str],
+    headers: Headers,
     *,
     named: bool,
     body_bytes: int,
-    kept_headers: tuple[str, ...] = (),
+    kept_headers: Sequence[bytes] = (),
 ) -> Half:
     """The half that a message is.
 
@@ -103,35 +103,29 @@ def half_of(
     value = message.value or b""
     if value[:1] == b"\0":
         value = value[_PREAMBLE_BYTES:]
-    failed = ERROR_HEADER in headers
-    is_json = headers.get("seldon-infer-type", "").startswith("json/")
+    is_json = headers.get(b"seldon-infer-type", b"").startswith(b"json/")
+    failed = headers.get(_ERROR)
+    content_type, protocol = (b"application/json", "v2") if is_json else (b"application/protobuf", "v2-grpc")
     error = ""
-    if failed:
-        content_type, protocol = "text/plain", ""
-        text = value[: 4 * _ERROR_CHARS_MAX].decode("utf-8", "replace")
-        error = f"{headers[ERROR_HEADER] or 'a step'} failed: {text}"[:_ERROR_CHARS_MAX]
-    else:
-        content_type, protocol = ("application/json", "v2") if is_json else ("application/protobuf", "v2-grpc")
+    if failed is not None:
+        content_type, protocol = b"text/plain", ""
+        error = text(b"%b failed: %b" % (failed or b"a step", value[:_ERROR_BYTES_MAX]), _ERROR_BYTES_MAX)
+    body = Body(body_bytes)
+    body.feed(value)
     return Half(
         key=key,
         side=stream.side,
         origin=message.tp,
         offset=message.offset,
         t_ms=message.timestamp_ms,
-        payload=Payload(
-            content_type=content_type,
-            body=value[:body_bytes],
-            size=len(value),
-            sha256=hashlib.sha256(value).hexdigest(),
-            headers=_kept(headers, kept_headers),
-        ),
-        cut=len(value) > body_bytes,
+        payload=body.payload({**headers, b"content-type": content_type, b"content-encoding": b""}, kept_headers),
+        cut=body.cut,
         protocol=protocol,
-        revision=_revision(value, stream, headers, is_json=is_json, failed=failed)[:_NAME_CHARS_MAX],
-        traceparent=headers.get("traceparent", ""),
+        revision=_revision(value, stream, headers, is_json=is_json, failed=failed is not None),
+        traceparent=text(headers.get(b"traceparent", b""), _PARENT_BYTES_MAX),
         error=error,
         named=named,
-        synthetic=headers.get("govern-synthetic") == "1" or headers.get("seldon-skip-logging", "").lower() == "true",
+        synthetic=is_synthetic(headers),
     )
 
 
@@ -139,27 +133,17 @@ class _Versioned(msgspec.Struct):
     model_version: str | None = None
 
 
-def _revision(value: bytes, stream: Stream, headers: dict[str, str], *, is_json: bool, failed: bool) -> str:
+def _revision(value: bytes, stream: Stream, headers: Headers, *, is_json: bool, failed: bool) -> str:
     """The pipeline's version as its header says; a model's as its answer says (a body that is none says nothing)."""
     if stream.kind == "pipeline":
-        return headers.get("x-pipeline-version", "")
+        return text(headers.get(b"x-pipeline-version", b""), _NAME_BYTES_MAX)
     if stream.side == "request" or failed:
         return ""
     try:
         if is_json:
-            return msgspec.json.decode(value, type=_Versioned).model_version or ""
-        return oip.ModelInferResponse.FromString(value).model_version
+            version = msgspec.json.decode(value, type=_Versioned).model_version or ""
+        else:
+            version = oip.ModelInferResponse.FromString(value).model_version
     except (msgspec.DecodeError, ProtobufError):
         return ""
-
-
-def _kept(headers: dict[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    """The headers that a record keeps; one that finds no room is left out, since a part of it would mislead."""
-    kept: dict[str, str] = {}
-    room = _HEADERS_CHARS_MAX
-    for name in names:
-        value = headers.get(name)
-        if value is not None and len(name) + len(value) <= room:
-            kept[name] = value
-            room -= len(name) + len(value)
-    return kept
+    return text(version.encode(), _NAME_BYTES_MAX)

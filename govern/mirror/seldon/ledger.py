@@ -10,6 +10,7 @@ from govern.bus.protocol import Outgoing, Partition, Transactor
 from govern.bus.topics import topic
 from govern.mirror.agent import Counts
 from govern.mirror.config import MirrorConfig
+from govern.mirror.fan_out import FanOut
 from govern.mirror.join import Pair
 from govern.mirror.messages import Messages
 from govern.mirror.place import Stored
@@ -36,12 +37,14 @@ class Ledger:
         agent: str,
         messages: Messages,
         redactor: Redactor,
+        fan_out: FanOut,
     ) -> None:
         self._transactor = transactor
         self._config = config
         self._agent = agent
         self._messages = messages
         self._redactor = redactor
+        self._fan_out = fan_out
         self._inferences = topic(config.namespace, "inferences")
         self._positions = topic(config.namespace, "positions")
         self._table = {key: value for key, value in table.items() if key.startswith(agent.encode())}
@@ -80,9 +83,12 @@ class Ledger:
         moved = {self._key(tp): msgspec.json.encode(stored) for tp, stored in places.items()}
         moved[self._key()] = msgspec.json.encode((*counts,))
         outgoing = [self._messages.of(record) for record in records]
+        beside = self._fan_out.beside((record, message) for record, (message, _) in zip(records, outgoing, strict=True))
         async with self._transactor.transaction() as transaction:
             if outgoing:
                 await transaction.publish(self._inferences, [message for message, _ in outgoing])
+            for name, copies in beside.items():
+                await transaction.publish(name, copies)
             await transaction.publish(self._positions, [Outgoing(key=key, value=value) for key, value in moved.items()])
         for record, (_, span) in zip(records, outgoing, strict=True):
             if span is not None:

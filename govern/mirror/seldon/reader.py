@@ -19,6 +19,7 @@ from opentelemetry.trace import Tracer
 from govern.bus.protocol import Bus, BusError, Partition
 from govern.bus.topics import needed, topic
 from govern.mirror.config import MirrorConfig
+from govern.mirror.fan_out import FanOut
 from govern.mirror.messages import Messages
 from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.seldon.exported import SeldonMetrics
@@ -94,8 +95,11 @@ class SeldonReader:
         """Read over one pair of connections."""
         namespace = self._config.namespace
         positions = topic(namespace, "positions")
+        fan_out = FanOut(self._config.fan_out)
         await bus.ensure_topics(
-            needed(namespace, ("inferences", "positions"), message_bytes=self._config.message_bytes)
+            needed(
+                namespace, ("inferences", "positions"), message_bytes=self._config.message_bytes, beside=fan_out.specs
+            )
         )
         transactor = await bus.transactor(f"govern.{self._agent}.{namespace}")
         try:
@@ -107,6 +111,7 @@ class SeldonReader:
                 agent=self._agent,
                 messages=self._messages,
                 redactor=self._redactor,
+                fan_out=fan_out,
             )
             await Session(self._config, source, self._selection, ledger, self._metrics).run(stop)
         finally:

@@ -44,6 +44,7 @@ class Session:
         self._ledger = ledger
         self._metrics = metrics
         self._streams: dict[Partition, Stream] = {}
+        self._kept_headers = tuple(name.encode() for name in seldon.headers)
         self._places: dict[Partition, Place] = {}
         self._joiner = Joiner[Half](
             limit_ms=seldon.join_s * 1000, max_halves=seldon.open_halves, max_bytes=seldon.open_bytes
@@ -123,7 +124,7 @@ class Session:
             body_bytes=0
             if left_out
             else config.body_bytes,  # one that is left out is joined all the same, to be counted
-            kept_headers=config.seldon.headers,
+            kept_headers=self._kept_headers,
         )
         pair = self._joiner.add(half)
         if pair is None:

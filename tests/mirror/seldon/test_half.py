@@ -39,7 +39,7 @@ def message(
 def half(sent: Message, stream: Stream = INPUTS, *, body_bytes: int = 1000) -> Half:
     headers = headers_of(sent)
     key, named = key_of(sent, stream, headers)
-    kept = SeldonConfig().headers
+    kept = tuple(name.encode() for name in SeldonConfig().headers)
     return half_of(sent, stream, key, headers, named=named, body_bytes=body_bytes, kept_headers=kept)
 
 

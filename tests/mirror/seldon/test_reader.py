@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from govern.bus import Bus, Partition, open_bus
 from govern.bus.protocol import Fenced, UnknownTopic
 from govern.bus.topics import topic
+from govern.codecs.cloudevents import from_message
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
 from govern.mirror.sampling import point_of
@@ -30,6 +31,7 @@ from tests.mirror.seldon.conftest import (
     installation,
     reader_of,
     reading,
+    recorded,
     recorded_within,
 )
 from tests.services.kafka import Kafka
@@ -197,6 +199,18 @@ async def test_sampling_keeps_the_ids_that_every_capture_keeps(seldon: Seldon, s
     assert {one.request_id for one in found} == kept
     assert total(registry, "capture_sampled_out_total") == 60 - len(kept)
     assert total(registry, "capture_captured_total") == len(kept)
+
+
+async def test_further_topics_get_their_copies(seldon: Seldon, seldon_config: Make, unique: str) -> None:
+    await seldon.make("model.income.inputs", "model.income.outputs", "model.other.inputs", "model.other.outputs")
+    await seldon.call(1)
+    await seldon.call(2, model="other")
+    config = seldon_config(fan_out=[{"topic": f"{unique}.copies", "partitions": 1, "filter": {"model": "inc*"}}])
+    async with reading(config):
+        await recorded_within(config, 2)
+    async with open_bus(config.bus) as bus:
+        (copy,) = await bus.read(Partition(f"{unique}.copies", 0), 0)
+    assert from_message(copy) in await recorded(config)
 
 
 async def test_a_second_reader_takes_over_and_the_first_one_ends(seldon: Seldon, seldon_config: Make) -> None:
