@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from govern.mirror.config import MirrorConfig, load
+from govern.mirror.grpc.config import GrpcConfig
 
 HERE = Path(__file__).parent
 CHARTS = HERE.parents[1] / "charts"
@@ -35,10 +36,27 @@ def pod(chart: Path, render: Render) -> dict[str, Any]:
     return spec
 
 
+@pytest.fixture
+def grpc_pod(chart: Path, render: Render) -> dict[str, Any]:
+    """A model that speaks gRPC only, with a configuration file and a key for redaction."""
+    template = chart / "templates" / "deployment.yaml"
+    template.write_text(template.read_text().replace("govern.mirror.proxy", "govern.mirror.grpc"))
+    values = {
+        "grpcUpstream": 9000,
+        "config": "income-mirror",
+        "redactionKey": {"secretName": "income", "key": "redaction"},
+        "upstream": None,
+    }
+    (deployment,) = render(chart, {"govern": values})
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
 def _settings(container: dict[str, Any]) -> MirrorConfig:
     """What `govern mirror` makes of the container's environment."""
     environment = {one["name"]: one.get("value", "pod-1") for one in container["env"]}
     known = {f"GOVERN_MIRROR_{name.upper()}" for name in MirrorConfig.model_fields}
+    known |= {f"GOVERN_MIRROR_GRPC_{name.upper()}" for name in GrpcConfig.model_fields}
     assert environment.keys() - known <= {"GOVERN_BUS", "GOVERN_NAMESPACE"}
     return load(environ=environment)
 
@@ -79,6 +97,26 @@ def test_both_share_a_spool_in_memory_that_fits_its_volume(pod: dict[str, Any]) 
         assert container["securityContext"]["runAsUser"] == 10001
         assert container["securityContext"]["runAsNonRoot"] is True
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_a_grpc_proxy_takes_its_rules_from_a_file_and_the_key_goes_to_the_shipper_alone(
+    grpc_pod: dict[str, Any],
+) -> None:
+    (shipper,), (_, proxy) = grpc_pod["initContainers"], grpc_pod["containers"]
+    assert proxy["args"] == ["mirror", "grpc", "--config", "/etc/govern/mirror.yaml"]
+    assert shipper["args"] == ["mirror", "ship", "--config", "/etc/govern/mirror.yaml"]
+    settings = _settings(proxy)
+    assert settings.grpc.upstream_address == ("127.0.0.1", 9000)
+    assert settings.grpc.listen == f"0.0.0.0:{proxy['ports'][0]['containerPort']}"
+    (volume,) = [one for one in grpc_pod["volumes"] if one["name"] == "govern-config"]
+    assert volume["configMap"] == {"name": "income-mirror"}
+    for container in (shipper, proxy):
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts["govern-config"] == "/etc/govern"
+    holders = [one["name"] for one in (shipper, proxy) if "GOVERN_REDACTION_KEY" in str(one["env"])]
+    assert holders == ["govern-shipper"]
+    (key,) = [one for one in shipper["env"] if one["name"] == "GOVERN_REDACTION_KEY"]
+    assert key["valueFrom"] == {"secretKeyRef": {"name": "income", "key": "redaction"}}
 
 
 @pytest.mark.parametrize(

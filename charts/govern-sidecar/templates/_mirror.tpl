@@ -1,23 +1,28 @@
 {{/*
-Capture for a model's pod. Three named templates go into the pod's spec, all given the same values
+Capture for a model's pod. Named templates go into the pod's spec, all given the same values
 (charts/govern-sidecar/README.md shows a whole pod):
 
   image       your build of charts/Dockerfile                               required
   bus         kafka://host:port                                             required
   service     name of the inference service                                 required
-  upstream    the model server's port in this pod                           required
+  upstream    the model server's HTTP port in this pod                      required by govern.mirror.proxy
   port        the proxy's port, which the pod's Service must name instead   8080
+  grpcUpstream  the model server's gRPC port in this pod                    required by govern.mirror.grpc
+  grpcPort    the gRPC proxy's port, which the Service must name instead    8081
+  config      ConfigMap with the key mirror.yaml: rules, sampling, redaction, fan_out, tls, ...
+              (docs/capture/configuration.md); what is said here goes first
+  redactionKey  {secretName, key} of the key that redaction hashes and tokenises with, for the shipper alone
   namespace, model, revision, endpoint, samplingRate                        as MirrorConfig has them
   spoolSize   memory for what is captured and not yet on the bus            128Mi
   diskSize    disk for what does not fit while the bus is away              2Gi
-  proxy.resources, shipper.resources
+  proxy.resources, grpc.resources, shipper.resources
 */}}
 
 {{/* For `containers:`. Relays the model's traffic; appends each inference to the spool. */}}
 {{- define "govern.mirror.proxy" -}}
 - name: govern-proxy
   image: {{ required "the sidecar needs `image`: your build of charts/Dockerfile" .image }}
-  args: [mirror, proxy]
+  args: {{ include "govern.mirror.args" (dict "values" . "command" "proxy") }}
   env:
     - {name: GOVERN_MIRROR_LISTEN, value: "0.0.0.0:{{ .port | default 8080 }}"}
     - {name: GOVERN_MIRROR_UPSTREAM, value: "http://127.0.0.1:{{ required "the sidecar needs `upstream`: the model server's port" .upstream }}"}
@@ -34,14 +39,38 @@ Capture for a model's pod. Three named templates go into the pod's spec, all giv
   {{- include "govern.mirror.security" . | nindent 2 }}
 {{- end }}
 
+{{/* For `containers:`. The same for the model's gRPC port. */}}
+{{- define "govern.mirror.grpc" -}}
+- name: govern-grpc
+  image: {{ required "the sidecar needs `image`: your build of charts/Dockerfile" .image }}
+  args: {{ include "govern.mirror.args" (dict "values" . "command" "grpc") }}
+  env:
+    - {name: GOVERN_MIRROR_GRPC_LISTEN, value: "0.0.0.0:{{ .grpcPort | default 8081 }}"}
+    - {name: GOVERN_MIRROR_GRPC_UPSTREAM, value: "http://127.0.0.1:{{ required "the sidecar needs `grpcUpstream`: the model server's gRPC port" .grpcUpstream }}"}
+    {{- include "govern.mirror.env" . | nindent 4 }}
+  ports:
+    - {name: govern-grpc, containerPort: {{ .grpcPort | default 8081 }}}
+  readinessProbe:
+    tcpSocket: {port: govern-grpc}
+  lifecycle:
+    preStop: {sleep: {seconds: 5}}
+  resources: {{- toYaml ((.grpc | default dict).resources | default (dict
+    "requests" (dict "cpu" "100m" "memory" "192Mi") "limits" (dict "memory" "512Mi"))) | nindent 4 }}
+  {{- include "govern.mirror.security" . | nindent 2 }}
+{{- end }}
+
 {{/* For `initContainers:`, where `restartPolicy: Always` makes it a sidecar that ends after the others, with nothing
 left in the spool. */}}
 {{- define "govern.mirror.shipper" -}}
 - name: govern-shipper
   restartPolicy: Always
   image: {{ .image }}
-  args: [mirror, ship]
+  args: {{ include "govern.mirror.args" (dict "values" . "command" "ship") }}
   env:
+    {{- with .redactionKey }}
+    - name: GOVERN_REDACTION_KEY
+      valueFrom: {secretKeyRef: {name: {{ .secretName }}, key: {{ .key }}}}
+    {{- end }}
     - {name: GOVERN_BUS, value: {{ required "the sidecar needs `bus`: kafka://host:port" .bus | quote }}}
     - {name: GOVERN_MIRROR_METRICS_LISTEN, value: "0.0.0.0:9464"}
     {{- include "govern.mirror.env" . | nindent 4 }}
@@ -62,6 +91,14 @@ left in the spool. */}}
   emptyDir: {medium: Memory, sizeLimit: {{ .spoolSize | default "128Mi" }}}
 - name: govern-disk
   emptyDir: {sizeLimit: {{ .diskSize | default "2Gi" }}}
+{{- with .config }}
+- name: govern-config
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "govern.mirror.args" -}}
+[mirror, {{ .command }}{{ if .values.config }}, --config, /etc/govern/mirror.yaml{{ end }}]
 {{- end }}
 
 {{- define "govern.mirror.env" -}}
@@ -110,4 +147,7 @@ securityContext:
 volumeMounts:
   - {name: govern-spool, mountPath: /var/run/govern/spool}
   - {name: govern-disk, mountPath: /var/run/govern/disk}
+  {{- if .config }}
+  - {name: govern-config, mountPath: /etc/govern, readOnly: true}
+  {{- end }}
 {{- end }}
