@@ -34,7 +34,7 @@ def test_an_example_is_the_row(protocol: str, example: str, declared: bool) -> N
 
 def test_the_table_has_the_protocols_that_are_decoded() -> None:
     assert re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE, re.MULTILINE) == [*CODECS, "unknown"]
-    assert {protocol for protocol, _ in EXAMPLES} == {"v1", "v2", "seldon-v1"}
+    assert {protocol for protocol, _ in EXAMPLES} == {"v1", "v2", "seldon-v1", "mlflow"}
 
 
 def test_the_python_example_runs() -> None:
