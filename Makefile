@@ -11,6 +11,9 @@ PIP := -m pip --disable-pip-version-check
 ROWS ?=
 DEMO_FLAGS ?= $(if $(ROWS),--rows $(ROWS))
 PYTEST_FLAGS ?=
+# Tests wait for processes, brokers and clocks more than they compute: two at a time, also on two cores.
+TEST_WORKERS ?= 2
+PYTEST := -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 # Threads that spin while they wait for each other make small predictions many times slower on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
@@ -27,16 +30,16 @@ test: system lint test-numpy2 test-alibi test-peers ## Everything CI runs: lint,
 
 .PHONY: test-numpy2
 test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
-	.venv/bin/python -m pytest -m "not alibi and not peers" $(PYTEST_FLAGS)
+	.venv/bin/python $(PYTEST) -m "not alibi and not peers" $(PYTEST_FLAGS)
 
 .PHONY: test-alibi
 test-alibi: .venv-alibi/.ready ## On numpy 1.26 with alibi and alibi-detect as oracles: all but what tests the services.
 	# thinc, which alibi brings, seeds numpy with pytest-randomly's seed plus a CRC and fails past 2^32: a small seed.
-	.venv-alibi/bin/python -m pytest -m "not e2e and not browser and not prometheus and not kafka and not postgres and not peers" --randomly-seed=$$RANDOM $(PYTEST_FLAGS)
+	.venv-alibi/bin/python $(PYTEST) -m "not e2e and not browser and not prometheus and not kafka and not postgres and not peers" --randomly-seed=$$RANDOM $(PYTEST_FLAGS)
 
 .PHONY: test-peers
 test-peers: .venv/.ready .venv-peers/.ready .venv-peers-kserve/.ready ## Capture against MLServer and the clients of others, each as it is.
-	.venv/bin/python -m pytest -m peers $(PYTEST_FLAGS)
+	.venv/bin/python $(PYTEST) -m peers $(PYTEST_FLAGS)
 
 .PHONY: e2e
 e2e: system .venv/.ready ## Only the whole-system runs.
