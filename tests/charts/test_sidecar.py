@@ -45,6 +45,8 @@ def grpc_pod(chart: Path, render: Render) -> dict[str, Any]:
         "grpcUpstream": 9000,
         "config": "income-mirror",
         "redactionKey": {"secretName": "income", "key": "redaction"},
+        "secrets": {"kafka-client": "/etc/kafka"},
+        "bus": "kafka://kafka:9093?tls=true&ca=/etc/kafka/ca.crt",
         "upstream": None,
     }
     (deployment,) = render(chart, {"govern": values})
@@ -110,9 +112,12 @@ def test_a_grpc_proxy_takes_its_rules_from_a_file_and_the_key_goes_to_the_shippe
     assert settings.grpc.listen == f"0.0.0.0:{proxy['ports'][0]['containerPort']}"
     (volume,) = [one for one in grpc_pod["volumes"] if one["name"] == "govern-config"]
     assert volume["configMap"] == {"name": "income-mirror"}
+    (volume,) = [one for one in grpc_pod["volumes"] if one["name"] == "govern-secret-kafka-client"]
+    assert volume["secret"] == {"secretName": "kafka-client"}
     for container in (shipper, proxy):
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts["govern-config"] == "/etc/govern"
+        assert mounts["govern-secret-kafka-client"] == "/etc/kafka"
     holders = [one["name"] for one in (shipper, proxy) if "GOVERN_REDACTION_KEY" in str(one["env"])]
     assert holders == ["govern-shipper"]
     (key,) = [one for one in shipper["env"] if one["name"] == "GOVERN_REDACTION_KEY"]

@@ -11,6 +11,8 @@ Capture for a model's pod. Named templates go into the pod's spec, all given the
   grpcPort    the gRPC proxy's port, which the Service must name instead    8081
   config      ConfigMap with the key mirror.yaml: rules, sampling, redaction, fan_out, tls, ...
               (docs/capture/configuration.md); what is said here goes first
+  secrets     {name of a Secret: folder}: its keys become files there, in every container of capture; for the
+              certificates, keys and password files that the configuration or the bus URL names
   redactionKey  {secretName, key} of the key that redaction hashes and tokenises with, for the shipper alone
   namespace, model, revision, endpoint, samplingRate                        as MirrorConfig has them
   spoolSize   memory for what is captured and not yet on the bus            128Mi
@@ -95,6 +97,10 @@ left in the spool. */}}
 - name: govern-config
   configMap: {name: {{ . }}}
 {{- end }}
+{{- range $secret, $folder := .secrets }}
+- name: govern-secret-{{ $secret }}
+  secret: {secretName: {{ $secret }}}
+{{- end }}
 {{- end }}
 
 {{- define "govern.mirror.args" -}}
@@ -149,5 +155,8 @@ volumeMounts:
   - {name: govern-disk, mountPath: /var/run/govern/disk}
   {{- if .config }}
   - {name: govern-config, mountPath: /etc/govern, readOnly: true}
+  {{- end }}
+  {{- range $secret, $folder := .secrets }}
+  - {name: govern-secret-{{ $secret }}, mountPath: {{ $folder }}, readOnly: true}
   {{- end }}
 {{- end }}
