@@ -79,9 +79,10 @@ class MirrorMiddleware:
             try:
                 self._recorder = open_recorder(self._config, source="middleware")
                 self._pid = pid
-            except Unavailable as error:
+            except Exception as error:  # noqa: BLE001 - a failure of capture must never reach the application
                 self._try_again = time.monotonic() + _TRY_AGAIN_S
-                _log.error("inferences are not captured: %s", error)
+                foreseen = isinstance(error, Unavailable)
+                _log.error("inferences are not captured: %s", error, exc_info=not foreseen)
         return self._recorder
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:

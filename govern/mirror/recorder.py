@@ -41,7 +41,8 @@ _LOG_EVERY: Final = 1000
 class Exchange:
     """One inference as it passes. The carrier of the traffic tells what it sees, in order, and then `finish`.
 
-    No method raises, and `finish` counts the inference exactly once, whatever happened before.
+    No method raises, and `finish` counts the inference exactly once, whatever happened before, as long as the spool is
+    open.
     """
 
     __slots__ = (
@@ -129,25 +130,20 @@ class Exchange:
             return
         self._finished = True
         recorder = self._recorder
-        if not self._sampled:
-            recorder.spool.count_sampled_out()
-            return
-        failed = bool(error) or self._status >= self._rules.error_status
-        if self._open:
-            self._request.release()
-            self._response.release()
-            if not failed:
+        try:
+            if not self._sampled:
                 recorder.spool.count_sampled_out()
                 return
-        try:
+            failed = bool(error) or self._status >= self._rules.error_status
+            if self._open:
+                self._request.release()
+                self._response.release()
+                if not failed:
+                    recorder.spool.count_sampled_out()
+                    return
             if self._broken:
                 raise RuntimeError("a body could not be observed")
-            payload = recorder.encode(self._record(error, failed=failed))
-        except Exception as failure:  # noqa: BLE001 - as above
-            recorder.lose(failure)
-            return
-        try:
-            recorder.spool.append(payload)
+            recorder.spool.append(recorder.encode(self._record(error, failed=failed)))
         except Exception as failure:  # noqa: BLE001 - as above
             recorder.lose(failure)
 
@@ -250,6 +246,8 @@ class Recorder:
             self.spool.count_dropped()
         except ValueError:  # the spool is closed: there is no counter to keep
             _log.error("an inference ended after the spool was closed")
+        except Exception:  # noqa: BLE001 - as in `begin`
+            _log.exception("an inference could not be counted as dropped")
 
     def close(self) -> None:
         self.spool.close()

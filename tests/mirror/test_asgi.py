@@ -1,4 +1,5 @@
-"""The middleware inside an application that a real uvicorn runs, with modules named like our packages."""
+"""The middleware inside an application that a real uvicorn runs, with modules named like our packages; and by itself
+where it matters when exactly something happens."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from govern.mirror.asgi import Message, MirrorMiddleware, Receive, Scope, Send
+from govern.mirror.config import MirrorConfig
 from govern.mirror.inspect import inspect_agents, inspect_segments
 from tests.docs.test_readme import blocks
 from tests.mirror.conftest import HERE, exchange, read_all, records, request
@@ -195,3 +198,56 @@ def test_the_pages_application_is_captured(tmp_path: Path, spool_dir: Path) -> N
         process.stop()
     (found,) = records([spool_dir])
     assert (found.service, found.model, found.request.body) == ("income", "income", BODY)
+
+
+@pytest.mark.parametrize("values", [{"sampling_rate": 0}, {"sampling_rate": 0, "sampling": {"errors_rate": 1}}, {}])
+async def test_a_request_that_outlives_the_shutdown_is_answered(
+    make_config: Callable[..., MirrorConfig], caplog: pytest.LogCaptureFixture, values: dict[str, object]
+) -> None:
+    app = MirrorMiddleware(shut_down_within, make_config(**values))
+    assert await answer(app) == [200, BODY]
+    assert "an inference ended after the spool was closed" in caplog.text
+
+
+async def test_whatever_keeps_the_spool_from_opening_the_application_serves(
+    make_config: Callable[..., MirrorConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = MirrorMiddleware(echo, make_config(spool_dir="/dev/shm/a\0b"))
+    for _ in range(2):
+        assert await answer(app) == [200, BODY]
+    assert caplog.text.count("inferences are not captured: ") == 1
+    assert "Traceback" in caplog.text
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body = (await receive())["body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def shut_down_within(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application whose server shuts it down while its request is under way."""
+    if scope["type"] == "lifespan":
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await scope["app"]({"type": "lifespan"}, receive, ignored)
+    await echo(scope, receive, send)
+
+
+async def ignored(message: Message) -> None:
+    """A server's ear for what the lifespan says."""
+
+
+async def answer(app: MirrorMiddleware) -> list[object]:
+    """Status and body of the answer to one inference."""
+    said: list[object] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": BODY}
+
+    async def send(message: Message) -> None:
+        said.append(message["status"] if "status" in message else message["body"])
+
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/echo/infer", "headers": [], "app": app}
+    await app(scope, receive, send)
+    return said
