@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,9 @@ from govern.ids import uuid7
 from govern.record import Feedback
 from govern.telemetry import spans
 from tests.e2e.conftest import NAMESPACE, SIZES, create_topics, with_count_windows
+from tests.mirror.sink import events
 from tests.services.otlp import OtlpReceiver, ReceivedSpan
+from tests.services.process import Process, free_port, listening
 from tests.services.prometheus import Prometheus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.prometheus]
@@ -40,7 +44,7 @@ DEADLINE_S = 120.0
 NOT_IN_THE_RUN = ("govern_explanation_failures_total", "govern_audit_gaps_total")
 
 
-def scrape_config(stack: Stack) -> str:
+def scrape_config(stack: Stack, sink: int) -> str:
     at = stack.at
     addresses = (
         at.shipper_metrics,
@@ -49,7 +53,7 @@ def scrape_config(stack: Stack) -> str:
         at.writer_metrics,
         at.audit_metrics,
     )
-    targets = ", ".join(f'"{address.removeprefix("http://")}"' for address in addresses)
+    targets = ", ".join(f'"{address.removeprefix("http://")}"' for address in (*addresses, f"127.0.0.1:{sink}"))
     return f"""
 global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}
 scrape_configs:
@@ -59,12 +63,43 @@ rule_files: [rules.yaml]
 """
 
 
-async def keep_asking(stack: Stack, prepared: Prepared) -> None:
+@contextlib.contextmanager
+def sink_beside(stack: Stack) -> Iterator[int]:
+    """The port of a sink that records into the demo's spool: another model's own logger is served, too."""
+    port = free_port()
+    command = [sys.executable, "-P", "-m", "govern.cli.main", "mirror", "sink", "--listen", f"127.0.0.1:{port}"]
+    command += ["--namespace", NAMESPACE, "--spool-dir", str(stack.work.spool), "--sink-join-s", "1"]
+    process = Process(command, log=stack.work.logs / "sink.log")
+    process.start(lambda _: listening(port))
+    try:
+        yield port
+    finally:
+        process.stop()
+
+
+async def wave_of_events(port: int, number: int) -> None:
+    """Every fate that an event can have, but to be refused."""
+    whole, alone = f"whole-{number}", f"alone-{number}"
+    feedback = events.seldon("feedback", whole, b'{"reward": 1}')
+    for event in (
+        events.kserve("request", whole),
+        events.kserve("request", whole),  # delivered again
+        events.kserve("response", whole),
+        events.kserve("request", alone),
+        feedback,
+        events.kserve("request", whole, type="io.example.other"),
+    ):
+        assert (await events.send(port, event)).status == 202
+    assert (await events.send(port, events.post({}, b"{}"))).status == 400
+
+
+async def keep_asking(stack: Stack, prepared: Prepared, sink: int) -> None:
     """One wave of traffic after the other, until cancelled: rates need counters that grow."""
     token = await mint(stack)
     async with httpx.AsyncClient(base_url=stack.at.audit, headers={"authorization": f"Bearer {token}"}) as auditor:
-        while True:
+        for number in itertools.count():
             await wave(stack, prepared)
+            await wave_of_events(sink, number)
             read = await auditor.get("/v1/audit/entries", params={"limit": 1}, timeout=20.0)
             assert read.status_code == 200, read.text
 
@@ -139,10 +174,12 @@ async def test_every_panel_query_and_the_trace_of_a_real_run(
     with_count_windows(work.pipeline)
     await create_topics(work.bus_url, NAMESPACE)
     async with Stack.running(work, namespace=NAMESPACE, bus_url=work.bus_url, database_url=work.database_url) as stack:
-        server = await asyncio.to_thread(prometheus, scrape_config(stack), files={"rules.yaml": RULES.read_text()})
-        asking = asyncio.create_task(keep_asking(stack, prepared[1]))
-        await panels_show_the_run(server)
-        asking.cancel()
+        with sink_beside(stack) as sink:
+            config = scrape_config(stack, sink)
+            server = await asyncio.to_thread(prometheus, config, files={"rules.yaml": RULES.read_text()})
+            asking = asyncio.create_task(keep_asking(stack, prepared[1], sink))
+            await panels_show_the_run(server)
+            asking.cancel()
         received = await seen_in_one_trace(stack, prepared[1], otlp_receiver)
     captured = [one for one in received if one.trace_id == TRACE_ID and one.name == spans.CAPTURE]
     assert {one.parent_id for one in captured} == {SPAN_ID}
