@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from govern.codecs.inference import decode
 from govern.record import Inference
+from govern.schema import Feature, FeatureSchema
 from tests.mirror.conftest import records
 from tests.peers.conftest import HOST, KSERVE, PEERS, MLServer, post, result
 from tests.peers.programs import chat_app
@@ -18,6 +20,8 @@ from tests.services.process import Process, free_port
 
 pytestmark = pytest.mark.peers
 
+#: What the clients ask.
+ROWS = [[1, 2, 3], [-4, -5, -6]]
 ProxyProcess = Callable[..., Process]
 
 
@@ -35,6 +39,13 @@ def both(environment: str, name: str, direct: int, proxied: int, *arguments: str
     return through, request_id
 
 
+def rows(inference: Inference) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
+    """What a detector reads of a record: the rows, and the outputs for them."""
+    features = tuple(Feature(name=name, kind="numeric") for name in "abc")
+    frame = decode(inference, FeatureSchema(format_version=1, model="three", features=features))
+    return frame.matrix().tolist(), {name: output.tolist() for name, output in frame.outputs.items()}
+
+
 def test_tritons_client_and_mlserver(mlserver: MLServer, proxy_process: ProxyProcess, spool_dir: Path) -> None:
     port = free_port()
     proxy_process(port, mlserver.http)
@@ -43,6 +54,7 @@ def test_tritons_client_and_mlserver(mlserver: MLServer, proxy_process: ProxyPro
     found = recorded(spool_dir, request_id)
     assert found.request.body == base64.b64decode(through["sent"])
     assert (found.model, found.protocol, found.status_code, found.error) == ("income", "v2", 200, "")
+    assert rows(found) == (ROWS, {"predict": [[1], [0]]})
     assert found.response.body == post(
         mlserver.http, found.path, found.request.body, {"content-type": found.request.content_type}
     )
@@ -61,6 +73,7 @@ def test_tritons_client_with_binary_tensors_and_kserves_server(
     binary = found.request.body[through["json_bytes"] :]
     assert len(binary) == 6 * 4
     assert found.response.headers["inference-header-content-length"].isdigit()
+    assert rows(found) == (ROWS, {"total": [[6], [-15]]})
 
 
 @pytest.mark.parametrize("form", ["v1", "v2", "binary"])
