@@ -1,200 +1,223 @@
-"""What capture costs: wrk against nginx, direct and through the proxy with capture on and a shipper at work.
+"""What capture costs: wrk against model servers, direct, through the proxy, and with the middleware.
 
-    python -m tests.bench.capture [--seconds 10]
+    python -m tests.bench.capture [--seconds 10] [--only WORD ...] [--embedded]
 
-The proxy has a core of its own; wrk, nginx and the shipper share the other one. Two runs each: about 500 requests a
-second (50 connections that wait 50 to 150 ms between requests), and as many as 32 connections can get answered.
-A table is printed and no time is asserted: the machine may be shared.
+nginx answers 1 KB and 100 KB, an application streams; each direct and through the proxy. The middleware is compared to
+the same application without it. Every pair runs at about 500 requests a second and at saturation, first with Kafka up,
+then with Kafka stopped under way: the spool fills to its bound, and what finds no room is dropped and counted. Last,
+Kafka comes back and gets what the spool holds. A table is printed and no time is asserted: the machine may be shared.
+Broker, shipper, wrk and the servers behind the proxies share one core, so saturation is theirs as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from govern.mirror.folder import default_spool_dir
-from govern.mirror.inspect import inspect_agents
-from tests.services.process import Process, free_port, listening
+from tests.bench.capturing.load import PAYLOADS, Answers, Memory, cpu_s, load, reset_peak, status_bytes
+from tests.bench.capturing.setting import Server, Setting, setting
 
-PROXY_CORE: Final = "1"
-OTHER_CORE: Final = "0"
-BODY_BYTES: Final = 1024
-PATH: Final = "/v2/models/income/infer"
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+#: Each way with what it is compared to.
+BASELINE: Final = {"proxied": "direct", "middleware": "app"}
+PACES: Final = ("paced", "saturated")
 
-NGINX: Final = """
-worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; keepalive_requests 1000000000; client_body_buffer_size 1m;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  server {{
-    listen 127.0.0.1:{port} backlog=1024; default_type application/json;
-    location / {{ return 200 '{{"outputs":[{{"name":"p","shape":[1],"datatype":"FP64","data":[0.5]}}]}}'; }}
-  }}
-}}
-"""
+#: The targets of issue 4, for 1 KB with Kafka up.
+ADDED_P50_MS: Final = 0.3
+ADDED_P99_MS: Final = 1.0
+CPU_MS: Final = 150.0
+PER_S: Final = 9_000.0
+MIDDLEWARE_KEEPS: Final = 0.95
+MEMORY_GROWTH: Final = 0.10
 
-WRK: Final = """
-wrk.method = "POST"
-wrk.body = string.rep("x", {body})
-wrk.headers["Content-Type"] = "application/json"
-{delay}
-function done(summary, latency, requests)
-  local bad = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status
-    + summary.errors.timeout
-  io.write(string.format('{{"requests":%d,"us":%d,"p50":%.1f,"p99":%.1f,"p999":%.1f,"errors":%d}}',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency:percentile(99.9), bad))
-end
-"""
-PACED: Final = "function delay() return math.random(50, 150) end"
+
+class Case(NamedTuple):
+    """One run. A way without capture is run with Kafka up and idle."""
+
+    way: str
+    payload: str
+    pace: str
+    kafka: str = ""
+
+    @property
+    def name(self) -> str:
+        return " ".join(word for word in self if word)
+
+    @property
+    def baseline(self) -> Case:
+        return Case(BASELINE[self.way], self.payload, self.pace)
 
 
 class Run(NamedTuple):
-    """One run of wrk; times in milliseconds, CPU in seconds."""
+    """What one run took. `server` is the proxy or, where there is none, the application; CPU in milliseconds per
+    1,000 requests, the shipper's up to the last record. Of nginx nothing is measured."""
 
-    n_requests: int
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    n_errors: int
-    proxy_cpu_s: float
-    shipper_cpu_s: float
+    answers: Answers
+    n_dropped: int
+    server_cpu_ms: float | None
+    shipper_cpu_ms: float | None
+    server_peak_bytes: int | None
+    shipper_peak_bytes: int | None
+    memory: Mapping[str, Memory]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=int, default=10, help="length of each run")
-    seconds: int = parser.parse_args().seconds
-    with setting() as (direct, proxied, proxy, shipper, metrics, spool_dir):
-        runs = {
-            (pace, way): load(port, pace, seconds, [proxy, shipper] if way == "proxied" else [])
-            for pace in ("paced", "saturated")
-            for way, port in (("direct", direct), ("proxied", proxied))
-        }
-        (agent,) = inspect_agents(spool_dir)
-        wait_until_shipped(metrics, agent.counts.captured)
-        report(runs)
-        counts = agent.counts
-        print(f"\nseen {counts.seen:,} = captured {counts.captured:,} + dropped {counts.dropped:,}; all are on the bus")
-
-
-@contextlib.contextmanager
-def setting() -> Iterator[tuple[int, int, Process, Process, str, Path]]:
-    """nginx, the proxy and the shipper, pinned: ports, processes, address of the metrics, spool."""
-    folder = Path(tempfile.mkdtemp(prefix="govern-bench-"))
-    spool = Path(tempfile.mkdtemp(prefix="govern-bench-", dir=default_spool_dir().parent))
-    direct, proxied, metrics = free_port(), free_port(), free_port()
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=direct))
-    govern = [sys.executable, "-m", "govern.cli.main", "mirror"]
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder)
-        stack.callback(shutil.rmtree, spool)
-
-        def start(core: str, port: int, *command: str) -> Process:
-            process = Process(["taskset", "-c", core, *command], log=folder / f"{port}.log")
-            process.start(lambda _: listening(port))
-            stack.callback(process.stop)
-            return process
-
-        start(OTHER_CORE, direct, "nginx", "-c", str(folder / "nginx.conf"))
-        shipper = start(
-            OTHER_CORE,
-            metrics,
-            *(*govern, "ship", "--bus", f"embedded://{folder}/bus.db", "--spool-dir", str(spool / "s")),
-            *("--metrics-listen", f"127.0.0.1:{metrics}"),
-        )
-        proxy = start(
-            PROXY_CORE,
-            proxied,
-            *(*govern, "proxy", "--listen", f"127.0.0.1:{proxied}", "--upstream", f"http://127.0.0.1:{direct}"),
-            *("--spool-dir", str(spool / "s")),
-        )
-        yield direct, proxied, proxy, shipper, f"http://127.0.0.1:{metrics}/metrics", spool / "s"
-
-
-def load(port: int, pace: str, seconds: int, watched: list[Process]) -> Run:
-    """Run wrk; CPU is that of the watched processes meanwhile."""
-    connections, delay = (50, PACED) if pace == "paced" else (32, "")
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(WRK.format(body=BODY_BYTES, delay=delay))
-        script.flush()
-        before = [cpu_s(process.pid) for process in watched]
-        done = subprocess.run(
-            [
-                *("taskset", "-c", OTHER_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name),
-                f"http://127.0.0.1:{port}{PATH}",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        spent = [cpu_s(process.pid) - then for process, then in zip(watched, before, strict=True)]
-    found = json.loads(done.stdout[done.stdout.rindex("{") :])
-    return Run(
-        n_requests=found["requests"],
-        per_s=found["requests"] / (found["us"] / 1e6),
-        p50_ms=found["p50"] / 1000,
-        p99_ms=found["p99"] / 1000,
-        p999_ms=found["p999"] / 1000,
-        n_errors=found["errors"],
-        proxy_cpu_s=spent[0] if spent else 0.0,
-        shipper_cpu_s=spent[1] if spent else 0.0,
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="only the cases whose name has all the words, as in '1KB saturated'; baselines have no 'up' or 'down'",
     )
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def wait_until_shipped(metrics: str, count: int) -> None:
-    deadline = time.monotonic() + 120
-    shipped = 0.0
-    while shipped < count:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"only {shipped:.0f} of {count} captured inferences reached the bus in two minutes")
-        time.sleep(0.2)
-        with urllib.request.urlopen(metrics) as answer:
-            shipped = sum(
-                float(line.split()[-1])
-                for line in answer.read().decode().splitlines()
-                if line.startswith("govern_capture_shipped_total{")
-            )
-
-
-def report(runs: dict[tuple[str, str], Run]) -> None:
-    columns = ("", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "errors", "proxy CPU s/1000", "shipper CPU s/1000")
-    print(("{:<18}" + "{:>19}" * 7).format(*columns))
-    for (pace, way), run in runs.items():
-        thousands = run.n_requests / 1000
-        cells = [f"{run.per_s:,.0f}", f"{run.p50_ms:.3f}", f"{run.p99_ms:.3f}", f"{run.p999_ms:.3f}", f"{run.n_errors}"]
-        if way == "proxied":
-            cells += [f"{run.proxy_cpu_s / thousands:.3f}", f"{run.shipper_cpu_s / thousands:.3f}"]
-        else:
-            cells += ["", ""]
-        print(("{:<18}" + "{:>19}" * 7).format(f"{pace}, {way}", *cells))
-    slow, through = runs["paced", "direct"], runs["paced", "proxied"]
+    parser.add_argument("--embedded", action="store_true", help="a file in Kafka's place, and no case without Kafka")
+    options = parser.parse_args()
+    chosen = [case for case in cases(embedded=options.embedded) if set(options.only) <= set(case.name.split())]
+    if not chosen:
+        parser.error(f"no case has all of: {' '.join(options.only)}")
+    with setting(embedded=options.embedded) as at:
+        print(row("", *COLUMNS))
+        runs = dict(measured(at, chosen, options.seconds))
+        at.wait_until_shipped()
+        counts = at.counts()
     print(
-        f"\nadded at about 500 requests/s: p50 {through.p50_ms - slow.p50_ms:+.3f} ms, "
-        f"p99 {through.p99_ms - slow.p99_ms:+.3f} ms, p99.9 {through.p999_ms - slow.p999_ms:+.3f} ms"
+        f"\nseen {counts.seen:,} = captured {counts.captured:,} + dropped {counts.dropped:,}; all captured are shipped"
     )
-    full, kept = runs["saturated", "direct"], runs["saturated", "proxied"]
-    print(f"throughput kept at saturation: {kept.per_s / full.per_s:.1%} of nginx alone")
+    print("\n".join(derived(runs)))
+
+
+def cases(*, embedded: bool) -> list[Case]:
+    """In the order of running: pairs side by side, all without Kafka last."""
+    pairs = [(way, payload, pace) for pace in PACES for payload in PAYLOADS for way in BASELINE]
+    found = [each for pair in pairs for each in (Case(*pair).baseline, Case(*pair, "up"))]
+    return found if embedded else [*found, *(Case(*pair, "down") for pair in pairs)]
+
+
+def measured(at: Setting, chosen: Sequence[Case], seconds: int) -> Iterator[tuple[Case, Run]]:
+    """Run the cases, and print the row of each; Kafka is up before and after."""
+    stopped = False
+    for case in chosen:
+        if case.kafka == "down" and at.kafka is not None and not stopped:
+            at.kafka.stop()
+            stopped = True
+        run = measure(at, case, seconds)
+        print(row(case.name, *cells(run)), flush=True)
+        yield case, run
+    if stopped and at.kafka is not None:
+        at.kafka.start()
+
+
+def measure(at: Setting, case: Case, seconds: int) -> Run:
+    server = serving(at, case)
+    pids = {} if case.way == "direct" else {"server": server.process.pid}
+    if case.way in BASELINE:
+        pids["shipper"] = at.shipper.process.pid
+    for pid in pids.values():
+        reset_peak(pid)
+    dropped = at.counts().dropped
+    before = {name: cpu_s(pid) for name, pid in pids.items()}
+    answers, memory = load(server.port, case.payload, case.pace, seconds, list(pids.values()))
+    if case.kafka == "up":
+        at.wait_until_shipped()
+    thousands = max(answers.n_requests, 1) / 1000
+    cpu_ms = {name: 1000 * (cpu_s(pid) - before[name]) / thousands for name, pid in pids.items()}
+    peak = {name: status_bytes(pid, "VmHWM") for name, pid in pids.items()}
+    return Run(
+        answers=answers,
+        n_dropped=at.counts().dropped - dropped,
+        server_cpu_ms=cpu_ms.get("server"),
+        shipper_cpu_ms=cpu_ms.get("shipper"),
+        server_peak_bytes=peak.get("server"),
+        shipper_peak_bytes=peak.get("shipper"),
+        memory=dict(zip(pids, memory, strict=True)),
+    )
+
+
+def serving(at: Setting, case: Case) -> Server:
+    """Whom wrk asks."""
+    streams = case.payload == "SSE"
+    return {
+        "direct": at.streaming if streams else at.nginx,
+        "proxied": at.streaming_proxy if streams else at.proxy,
+        "app": at.app,
+        "middleware": at.middleware,
+    }[case.way]
+
+
+COLUMNS: Final = (
+    *("requests/s", "p50 ms", "p99 ms", "p99.9 ms", "errors", "dropped"),
+    *("CPU s/1000", "shipper s/1000", "peak MB", "shipper MB"),
+)
+
+
+def row(name: str, *columns: str) -> str:
+    return f"{name:<32}" + "".join(
+        f"{column:>{max(len(title), 9) + 2}}" for title, column in zip(COLUMNS, columns, strict=True)
+    )
+
+
+def cells(run: Run) -> list[str]:
+    seen = run.answers
+    return [
+        *(f"{seen.per_s:,.0f}", f"{seen.p50_ms:.3f}", f"{seen.p99_ms:.3f}", f"{seen.p999_ms:.3f}"),
+        *(f"{seen.n_errors:,}", f"{run.n_dropped:,}"),
+        *("" if each is None else f"{each / 1000:.3f}" for each in (run.server_cpu_ms, run.shipper_cpu_ms)),
+        *("" if each is None else f"{each / 2**20:.1f}" for each in (run.server_peak_bytes, run.shipper_peak_bytes)),
+    ]
+
+
+def derived(runs: Mapping[Case, Run]) -> Iterator[str]:
+    """What the table says, and whether it is what issue 4 asks for; only of the cases that were run."""
+    for case, run in runs.items():
+        if case.way in BASELINE and case.baseline in runs:
+            yield from compared(case, run.answers, runs[case.baseline].answers)
+    for case, run in runs.items():
+        if case == Case("proxied", "1KB", "saturated", "up"):
+            fast_enough = target(run.answers.per_s >= PER_S, f">= {PER_S:,.0f}")
+            yield f"{case.name}: {run.answers.per_s:,.0f} requests/s{fast_enough}"
+        if case.way in BASELINE:
+            yield cpu(case, run)
+    for case, run in runs.items():
+        if case.kafka == "down":
+            yield growth(case, run.memory)
+
+
+def compared(case: Case, answers: Answers, alone: Answers) -> Iterator[str]:
+    """Latency that was added, or throughput that was kept."""
+    is_target = case.way == "proxied" and case.payload == "1KB" and case.kafka == "up"
+    if case.pace == "paced":
+        p50, p99, p999 = (mine - other for mine, other in zip(answers[2:5], alone[2:5], strict=True))
+        p50_ok = target(p50 <= ADDED_P50_MS, f"<= {ADDED_P50_MS} ms") if is_target else ""
+        p99_ok = target(p99 <= ADDED_P99_MS, f"<= {ADDED_P99_MS:.0f} ms") if is_target else ""
+        yield f"{case.name}: added p50 {p50:+.3f} ms{p50_ok}, p99 {p99:+.3f} ms{p99_ok}, p99.9 {p999:+.3f} ms"
+    else:
+        kept = answers.per_s / alone.per_s
+        kept_ok = target(kept >= MIDDLEWARE_KEEPS, f">= {MIDDLEWARE_KEEPS:.0%}") if case.way == "middleware" else ""
+        yield f"{case.name}: throughput kept {kept:.1%} of {case.baseline.way}{kept_ok}"
+
+
+def cpu(case: Case, run: Run) -> str:
+    """CPU per 1,000 requests; of the middleware it is that of the whole application."""
+    server, shipper = run.server_cpu_ms or 0.0, run.shipper_cpu_ms or 0.0
+    told = f"{case.name}: CPU per 1,000 requests {server:.0f} ms + shipper {shipper:.0f} ms"
+    if case != Case("proxied", "1KB", "saturated", "up"):
+        return told
+    alone, both = (target(each <= CPU_MS, f"<= {CPU_MS:.0f} ms") for each in (server, server + shipper))
+    return f"{told}; proxy alone{alone}; with shipper{both}"
+
+
+def growth(case: Case, memory: Mapping[str, Memory]) -> str:
+    told = ", ".join(
+        f"{name} {each.first_bytes / 2**20:.1f} -> {each.last_bytes / 2**20:.1f} MB ({each.growth:+.1%})"
+        for name, each in memory.items()
+    )
+    flat = all(each.growth <= MEMORY_GROWTH for each in memory.values())
+    return f"{case.name}: memory, first third -> last third: {told}{target(flat, f'<= {MEMORY_GROWTH:.0%}')}"
+
+
+def target(met: bool, wanted: str) -> str:
+    return f" ({wanted}: {'yes' if met else 'no'})"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ import grpc
 from govern.codecs.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.inspect import inspect_agents
-from tests.bench.capture import OTHER_CORE, PROXY_CORE, cpu_s
+from tests.bench.capturing.load import cpu_s
+from tests.bench.capturing.setting import MEASURED_CORE, OTHER_CORE
 from tests.services.process import Process, free_port, listening
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
@@ -97,7 +98,7 @@ def setting() -> Iterator[tuple[int, int, Process, Path]]:
 
         start(OTHER_CORE, direct, *("-m", "tests.bench.capture_grpc", "--serve", str(direct)))
         proxy = start(
-            PROXY_CORE,
+            MEASURED_CORE,
             proxied,
             *("-m", "govern.cli.main", "mirror", "grpc", "--listen", f"127.0.0.1:{proxied}"),
             *("--upstream", f"http://127.0.0.1:{direct}", "--spool-dir", str(folder / "spool")),
