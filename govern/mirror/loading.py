@@ -125,6 +125,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = {} if tree is None else dict(_lines(tree, ""))
         values = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(
@@ -136,6 +137,12 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise ConfigError(
             f"configuration file {path}", why=f"it is no YAML: {error}", fix="mend the line that is named"
         ) from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"configuration file {path}",
+            why="something in it contains itself, or is nested without end",
+            fix="write out what the anchor (&name) stands for, instead of naming it (*name) within itself",
+        ) from error
     if values is None:
         return {}, {}
     if not isinstance(values, dict) or not isinstance(tree, yaml.MappingNode):
@@ -144,7 +151,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             why=f"it holds a {type(values).__name__}, not fields",
             fix="write one `field: value` a line",
         )
-    return values, dict(_lines(tree, ""))
+    return values, lines
 
 
 def _lines(node: yaml.Node, above: str) -> Iterator[tuple[str, int]]:

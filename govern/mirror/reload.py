@@ -81,6 +81,10 @@ class Reload:
         except GovernError as error:
             _log.error("the new configuration is refused, the rules in force stay: %s", error)
             return
+        except Exception:  # noqa: BLE001 - see below
+            # Whatever it is, it must not be the end of following the file, of which nobody would hear.
+            _log.exception("the new configuration cannot be taken over, the rules in force stay")
+            return
         left = [
             name
             for name in MirrorConfig.model_fields

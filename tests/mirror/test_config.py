@@ -121,7 +121,7 @@ def test_a_wrong_value_names_its_place_and_the_way_out(tmp_path: Path, text: str
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a\n", "just text", "\x00"])
+@pytest.mark.parametrize("text", ["a: [", "- a\n", "just text", "\x00", "a: &a [*a]\n", "&a {a: *a}\n"])
 def test_a_file_that_is_no_configuration(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"mirror\.yaml"):
         load(write(tmp_path, text), environ={})

@@ -75,6 +75,28 @@ async def test_the_file_is_read_again_when_it_changes_and_on_sighup_and_refused_
     recorder.close()
 
 
+async def test_rules_that_cannot_be_taken_over_are_not_the_last_ones_to_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mirror.yaml"
+    file.write_text("sampling_rate: 0.5\n")
+    config = load(file, environ={})
+    taken: list[float] = []
+
+    def apply(new: MirrorConfig) -> None:
+        if new.sampling_rate == 0.25:
+            raise RuntimeError("no such luck")
+        taken.append(new.sampling_rate)
+
+    async with reloading(Reload(file, {}, config), apply):
+        file.write_text("sampling_rate: 0.25\n")
+        await eventually(lambda: "no such luck" in caplog.text, "the failure in the log")
+        file.write_text("sampling_rate: &a [*a]\n")
+        await eventually(lambda: "contains itself" in caplog.text, "the refusal")
+        file.write_text("sampling_rate: 0.125\n")
+        await eventually(lambda: taken == [0.125], "the rules after those")
+
+
 async def test_new_rules_under_load_lose_nothing_and_are_on_record(
     make_config: Callable[..., MirrorConfig], bus_url: str, unique: str, spool_dir: Path, tmp_path: Path, uvicorn: int
 ) -> None:
