@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Self
+from typing import Final, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from govern.bus.protocol import Outgoing, TopicSpec
-from govern.bus.topics import RETENTION_MS, topic
+from govern.bus.topics import RETENTION_MS, Stream, topic
 from govern.mirror.sampling import point_of
 from govern.record import Inference
+
+_OWN: Final = re.compile(rf"govern\.[A-Za-z0-9_-]+\.(?P<stream>{'|'.join(get_args(Stream))})")
 
 
 class Filter(BaseModel):
@@ -56,6 +59,11 @@ class Target(BaseModel):
     def _one_name(self) -> Self:
         if bool(self.topic) == bool(self.namespace):
             raise ValueError("topic: give either a topic or a namespace")
+        if self.topic in (".", ".."):
+            raise ValueError("topic: Kafka has no topic of that name")
+        own = _OWN.fullmatch(self.topic)
+        if own and own["stream"] != "inferences":
+            raise ValueError(f"topic: {own['stream']} is a topic of govern's own, for other records than inferences")
         return self
 
     @property

@@ -108,6 +108,8 @@ def test_every_field_is_documented_and_the_defaults_are_valid() -> None:
         ("rules: [{path: '('}]\n", "rules", "no regular expression"),
         ("body_bytes: 600000\n", "mirror.yaml:1: body_bytes", "message_bytes"),
         ("segment_bytes: 4096\n", "segment_bytes", "one record may need"),
+        ("fan_out: [{topic: govern.bank.positions}]\n", "fan_out.0.topic", "positions is a topic of govern's own"),
+        ("fan_out: [{topic: ..}]\n", "fan_out.0.topic", "no topic of that name"),
         ("fan_out: [{}]\n", "fan_out.0.topic", "either a topic or a namespace"),
         ("fan_out:\n- namespace: default\n", "mirror.yaml:1: fan_out", "twice"),
         ("spool_bytes: 4194304\n", "spool_bytes", "four segments"),

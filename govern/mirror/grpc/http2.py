@@ -59,8 +59,9 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._rest = b""
-        #: Of the DATA frame that is passing: what is still to come, its stream and its flags.
+        #: Of the DATA frame that is passing: what is still to come of data and of padding, its stream and its flags.
         self._left = 0
+        self._padding = 0
         self._stream = 0
         self._flags = 0
         #: HEADERS whose CONTINUATION is to come.
@@ -69,7 +70,7 @@ class FrameReader:
     @property
     def at_boundary(self) -> bool:
         """Whether all that was fed are whole frames, between which another one may stand."""
-        return not self._rest and not self._left and self._headers is None
+        return not self._rest and not self._left and not self._padding and self._headers is None
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that are complete now, and pieces of DATA. To be exhausted before the next call.
@@ -88,15 +89,28 @@ class FrameReader:
                 self._left -= len(piece)
                 yield Frame(Kind.DATA, 0 if self._left else self._flags, self._stream, piece)
                 continue
+            if self._padding:
+                passed = min(self._padding, end - at)
+                at += passed
+                self._padding -= passed
+                continue
             start = at + _HEAD_BYTES
             if start > end:
                 break
             length = int.from_bytes(data[at : at + 3], "big")
             kind, flags = data[at + 3], data[at + 4]
             stream = int.from_bytes(data[at + 5 : start], "big") & _STREAM_MASK
-            if kind == Kind.DATA and length and not flags & _PADDED and self._headers is None:
-                at = start
-                self._left, self._stream, self._flags = length, stream, flags
+            if kind == Kind.DATA and length and self._headers is None:
+                padded = bool(flags & _PADDED)
+                if padded and start == end:
+                    break
+                at = start + padded
+                self._padding = data[start] if padded else 0
+                self._left, self._stream, self._flags = length - padded - self._padding, stream, flags
+                if self._left < 0:
+                    raise NotHttp2("more padding than frame")
+                if not self._left:
+                    yield Frame(Kind.DATA, flags, stream, b"")
                 continue
             if length > _HELD_BYTES_MAX:
                 raise NotHttp2(f"a frame of kind {kind} of {length} bytes")

@@ -172,6 +172,30 @@ def test_within_a_frame_is_no_boundary() -> None:
     assert not reader.at_boundary
 
 
+@pytest.mark.parametrize("size", [1, 7, 65_536, 1 << 20])
+def test_a_long_padded_frame_passes_in_pieces(size: int) -> None:
+    """Longer than what is held of other frames; a server may allow 16 MB."""
+    payload = bytes(range(250)) * 800
+    data = padded(Kind.DATA, 1, 3, payload, 255) + frame(Kind.PING, 0, 0, b"12345678")
+    reader = FrameReader()
+    found = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
+    assert joined(found) == [Frame(Kind.DATA, 1, 3, payload), Frame(Kind.PING, 0, 0, b"12345678")]
+    assert reader.at_boundary
+
+
+def test_within_padding_is_no_boundary() -> None:
+    reader = FrameReader()
+    assert joined(list(reader.feed(padded(Kind.DATA, 1, 1, b"ab", 3)[:-1]))) == [Frame(Kind.DATA, 1, 1, b"ab")]
+    assert not reader.at_boundary
+    assert list(reader.feed(b"\0")) == []
+    assert reader.at_boundary
+
+
+def test_more_padding_than_frame_is_refused() -> None:
+    with pytest.raises(NotHttp2):
+        list(FrameReader().feed(frame(Kind.DATA, 0x8, 1, bytes((5,)) + b"abc")))
+
+
 def test_a_frame_within_headers_is_refused() -> None:
     with pytest.raises(NotHttp2):
         list(FrameReader().feed(frame(Kind.HEADERS, 0, 1) + frame(Kind.DATA, 0, 1, b"x")))
