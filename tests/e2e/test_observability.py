@@ -180,6 +180,7 @@ async def test_every_panel_query_and_the_trace_of_a_real_run(
             asking = asyncio.create_task(keep_asking(stack, prepared[1], sink))
             await panels_show_the_run(server)
             asking.cancel()
+            await asyncio.wait({asking})
         received = await seen_in_one_trace(stack, prepared[1], otlp_receiver)
     captured = [one for one in received if one.trace_id == TRACE_ID and one.name == spans.CAPTURE]
     assert {one.parent_id for one in captured} == {SPAN_ID}

@@ -85,14 +85,16 @@ async def send(port: int, data: bytes) -> Answer:
     """Send the bytes of a request on a connection of its own."""
     async with asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(data)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-        if headers.get("transfer-encoding") == "chunked":
-            body = await reader.readuntil(b"\r\n0\r\n\r\n")
-        else:
-            body = await reader.readexactly(int(headers["content-length"]))
-        writer.close()
+        try:
+            writer.write(data)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+            if headers.get("transfer-encoding") == "chunked":
+                body = await reader.readuntil(b"\r\n0\r\n\r\n")
+            else:
+                body = await reader.readexactly(int(headers["content-length"]))
+        finally:
+            writer.close()
         await writer.wait_closed()
     return Answer(int(head[0].split()[1]), headers, body)
 
