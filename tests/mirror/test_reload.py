@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from govern.bus import Partition, open_bus
+from govern.bus.protocol import TopicSpec
 from govern.bus.topics import topic
 from govern.codecs.cloudevents import from_message
 from govern.mirror.config import MirrorConfig, load
@@ -176,8 +177,9 @@ async def test_rules_that_the_bus_refuses_leave_those_in_force(
     recorder = open_recorder(config)
     capture(recorder, "r0")
     recorder.close()
-    compacted = {"topic": topic(unique, "positions")}  # of another kind than a target
-    made.apply(make_config(bus=embedded_url, namespace=unique, fan_out=[compacted]))
+    async with open_bus(embedded_url) as bus:
+        await bus.ensure_topics([TopicSpec(name="state", compacted=True)])  # of another kind than a target
+    made.apply(make_config(bus=embedded_url, namespace=unique, fan_out=[{"topic": "state"}]))
     stop = asyncio.Event()
     stop.set()
     await made.run(stop)
