@@ -36,26 +36,31 @@ class KafkaAccess:
     password_file: str = ""
 
     @classmethod
-    def of_query(cls, query: str) -> Self:
+    def of_query(cls, query: str, *, setting: str = "bus URL") -> Self:
         """
+        Args:
+            setting: what holds the URL, for errors.
+
         Raises:
             ConfigError: naming the part of the query that is wrong.
         """
         given = dict(parse_qsl(query, keep_blank_values=True))
         known = {field.name for field in fields(cls)}
         for name in given.keys() - known:
-            raise _wrong(name, "there is no such setting", f"use one of: {', '.join(sorted(known))}")
+            raise _wrong(setting, name, "there is no such setting", f"use one of: {', '.join(sorted(known))}")
         access = cls(**given)
         if access.tls not in ("true", "false"):
-            raise _wrong("tls", f"it is {access.tls!r}", "give true or false")
+            raise _wrong(setting, "tls", f"it is {access.tls!r}", "give true or false")
         if access.tls == "false" and (access.ca or access.cert or access.key):
-            raise _wrong("tls", "certificates are given, but no TLS", "add tls=true")
+            raise _wrong(setting, "tls", "certificates are given, but no TLS", "add tls=true")
         if bool(access.cert) != bool(access.key):
-            raise _wrong("cert", "a certificate goes with its key", "give both cert and key")
+            raise _wrong(setting, "cert", "a certificate goes with its key", "give both cert and key")
         if access.sasl and access.sasl not in _MECHANISMS:
-            raise _wrong("sasl", f"it is {access.sasl!r}", f"use one of: {', '.join(_MECHANISMS)}")
+            raise _wrong(setting, "sasl", f"it is {access.sasl!r}", f"use one of: {', '.join(_MECHANISMS)}")
         if bool(access.sasl) != bool(access.user and access.password_file):
-            raise _wrong("sasl", "a mechanism goes with a user and a password", "give sasl, user and password_file")
+            raise _wrong(
+                setting, "sasl", "a mechanism goes with a user and a password", "give sasl, user and password_file"
+            )
         return access
 
     def options(self) -> Mapping[str, object]:
@@ -86,5 +91,5 @@ class KafkaAccess:
         return options
 
 
-def _wrong(name: str, why: str, fix: str) -> ConfigError:
-    return ConfigError(f"bus URL, {name}", why=why, fix=fix)
+def _wrong(setting: str, name: str, why: str, fix: str) -> ConfigError:
+    return ConfigError(f"{setting}, {name}", why=why, fix=fix)

@@ -6,11 +6,12 @@ import asyncio
 import sys
 from contextlib import ExitStack
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from govern.bus import open_bus
+from govern.bus.kafka_access import KafkaAccess
+from govern.bus.url import kafka_of
 from govern.cli._common import OtlpOption, run_until_signal
 from govern.cli._mirror import BusOption, ConfigOption, NamespaceOption, PrintConfigOption, configured
 from govern.errors import ConfigError
@@ -54,15 +55,19 @@ def seldon_topics(
             why=f"Seldon's topics lie on Kafka, and the bus is {settings.bus}",
             fix="name Seldon's cluster: kafka://host:port",
         )
+    brokers = kafka_of(kafka, setting="seldon.bus" if settings.seldon.bus else "bus URL")
     configure(level="INFO", json=not sys.stderr.isatty())
 
     async def serve(stop: asyncio.Event) -> None:
-        await _serve(settings, kafka, otlp, stop)
+        await _serve(settings, brokers, otlp, stop)
 
     run_until_signal(serve)
 
 
-async def _serve(settings: MirrorConfig, kafka: str, otlp: str | None, stop: asyncio.Event) -> None:
+async def _serve(
+    settings: MirrorConfig, brokers: tuple[str, KafkaAccess], otlp: str | None, stop: asyncio.Event
+) -> None:
+    bootstrap, access = brokers
     registry = SnapshotRegistry()
     host, port = settings.metrics_address
     with ExitStack() as stack:
@@ -72,9 +77,9 @@ async def _serve(settings: MirrorConfig, kafka: str, otlp: str | None, stop: asy
         reader = SeldonReader(
             settings,
             open_bus=lambda: open_bus(settings.bus, client_id="govern-seldon-topics"),
-            open_source=lambda selection: SeldonSource(urlsplit(kafka).netloc, selection),
+            open_source=lambda selection: SeldonSource(bootstrap, selection, access=access),
             metrics=SeldonMetrics(Metrics(registry), registry.updating, settings),
             tracer=provider.get_tracer("govern.mirror") if otlp else None,
         )
-        typer.echo(f"recording {kafka} to {settings.bus}, metrics on {served.url}/metrics", err=True)
+        typer.echo(f"recording kafka://{bootstrap} to {settings.bus}, metrics on {served.url}/metrics", err=True)
         await reader.run(stop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +15,13 @@ from govern.bus.kafka import KafkaBus
 from govern.bus.kafka_access import KafkaAccess
 from govern.bus.protocol import BusError
 from govern.errors import ConfigError
+from govern.mirror.config import MirrorConfig
 from tests.bus.helpers import out, take, values
 from tests.mirror.authority import Authority
+from tests.mirror.conftest import govern
+from tests.mirror.seldon.conftest import installation, recorded_within
 from tests.services.kafka import Kafka
-from tests.services.process import free_port
+from tests.services.process import Process, free_port
 
 JAAS = "org.apache.kafka.common.security"
 
@@ -88,6 +93,44 @@ async def test_who_is_not_known_does_not_get_in(guarded: Guarded, how: str) -> N
     with pytest.raises(BusError, match=host):
         async with KafkaBus(host, access=KafkaAccess.of_query(query), timeout_s=10.0):
             pass
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("how", ["certificate", "scram", "plain over tls"])
+async def test_seldons_topics_are_read_there_too(guarded: Guarded, unique: str, tmp_path: Path, how: str) -> None:
+    config = seldon_config(guarded.url(how), tmp_path, unique)
+    async with installation(config.seldon.bus, unique) as seldon:
+        await seldon.make("model.income.inputs", "model.income.outputs")
+        await seldon.call(1)
+        process = Process(seldon_topics(tmp_path), log=tmp_path / "log")
+        process.start(lambda log: "recording" in log)
+        try:
+            (record,) = await recorded_within(config, 1)
+        finally:
+            process.stop()
+    assert (record.request_id, record.missing) == ("r1", ())
+
+
+@pytest.mark.parametrize(
+    ("url", "what"), [("kafka://a:1?tsl=true", "seldon.bus, tsl"), ("kafka://me:secret@a:1", "seldon.bus")]
+)
+def test_a_wrong_url_of_seldons_kafka_is_refused(tmp_path: Path, unique: str, url: str, what: str) -> None:
+    seldon_config(url, tmp_path, unique)
+    done = subprocess.run(seldon_topics(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert what in done.stderr
+    assert "secret" not in done.stderr
+
+
+def seldon_config(url: str, folder: Path, namespace: str) -> MirrorConfig:
+    """A reader of Seldon's topics that lie behind a URL, onto a bus that needs no broker; also as a file."""
+    values = {"bus": f"embedded://{folder}/bus.db", "namespace": namespace, "seldon": {"bus": url}}
+    (folder / "mirror.yaml").write_text(json.dumps(values))
+    return MirrorConfig.model_validate(values)
+
+
+def seldon_topics(folder: Path) -> list[str]:
+    return govern("mirror", "seldon-topics", "--config", f"{folder}/mirror.yaml", "--metrics-listen", "127.0.0.1:0")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
+from govern.bus.kafka_access import KafkaAccess
 from govern.bus.kafka_consumer import FETCH_WAIT_MS, message_of, stop_consumer
 from govern.bus.kafka_errors import kafka_errors
 from govern.bus.protocol import Message, Partition
@@ -20,6 +21,8 @@ _TIMEOUT_S: Final = 30.0
 #: What one answer of the broker may hold, bytes: memory, in front of the join.
 _FETCH_BYTES: Final = 16 * 1024 * 1024
 
+_OPEN: Final = KafkaAccess()
+
 
 class Standing(NamedTuple):
     """Messages between the position and the last committed one, as the broker last said, and when it said so."""
@@ -29,17 +32,26 @@ class Standing(NamedTuple):
 
 
 class SeldonSource:
-    """The selected partitions of one cluster. Use as an async context manager."""
+    """The selected partitions of one cluster. Use as an async context manager.
 
-    def __init__(self, bootstrap: str, selection: Selection) -> None:
+    Args:
+        access: how the cluster is reached; without one, unencrypted and as nobody.
+    """
+
+    def __init__(self, bootstrap: str, selection: Selection, *, access: KafkaAccess = _OPEN) -> None:
         self._bootstrap = bootstrap
+        self._access = access
         self._selection = selection
 
     async def __aenter__(self) -> Self:
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id="govern-seldon-topics")
+        connect = {
+            "bootstrap_servers": self._bootstrap,
+            "client_id": "govern-seldon-topics",
+            **self._access.options(),
+        }
+        self._admin = AIOKafkaAdminClient(**connect)
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            client_id="govern-seldon-topics",
+            **connect,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",

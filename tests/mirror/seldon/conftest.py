@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -14,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from govern.bus import Partition, TopicSpec, open_bus
 from govern.bus.protocol import UnknownTopic
 from govern.bus.topics import topic
+from govern.bus.url import kafka_of
 from govern.codecs import open_inference_pb2 as oip
 from govern.codecs.cloudevents import from_message
 from govern.mirror.config import MirrorConfig
@@ -101,7 +101,8 @@ async def seldon(kafka_url: str, unique: str) -> AsyncIterator[Seldon]:
 
 @contextlib.asynccontextmanager
 async def installation(url: str, namespace: str) -> AsyncIterator[Seldon]:
-    producer = AIOKafkaProducer(bootstrap_servers=urlsplit(url).netloc)
+    bootstrap, access = kafka_of(url)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, **access.options())
     await producer.start()
     try:
         yield Seldon(url, namespace, producer)
@@ -127,11 +128,11 @@ def seldon_config(bus_url: str, kafka_url: str, unique: str) -> Make:
 
 def reader_of(config: MirrorConfig) -> tuple[SeldonReader, SnapshotRegistry]:
     registry = SnapshotRegistry()
-    bootstrap = urlsplit(config.seldon.bus or config.bus).netloc
+    bootstrap, access = kafka_of(config.seldon.bus or config.bus)
     reader = SeldonReader(
         config,
         open_bus=lambda: open_bus(config.bus),
-        open_source=lambda selection: SeldonSource(bootstrap, selection),
+        open_source=lambda selection: SeldonSource(bootstrap, selection, access=access),
         metrics=SeldonMetrics(Metrics(registry), registry.updating, config),
     )
     return reader, registry
