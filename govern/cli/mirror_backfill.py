@@ -90,7 +90,7 @@ async def _publish(
             positions = topic(settings.namespace, "positions")
             fan_out = FanOut(settings.fan_out)
             streams: tuple[Stream, ...] = ("inferences", "dead-letter", "positions")
-            async with open_bus(settings.bus, client_id="govern-backfill") as bus:
+            async with open_bus(settings.bus, client_id="govern-backfill", message_bytes=settings.message_bytes) as bus:
                 await bus.ensure_topics(
                     needed(settings.namespace, streams, message_bytes=settings.message_bytes, beside=fan_out.specs)
                 )

@@ -76,7 +76,9 @@ async def _serve(
         stack.callback(provider.shutdown)
         reader = SeldonReader(
             settings,
-            open_bus=lambda: open_bus(settings.bus, client_id="govern-seldon-topics"),
+            open_bus=lambda: open_bus(
+                settings.bus, client_id="govern-seldon-topics", message_bytes=settings.message_bytes
+            ),
             open_source=lambda selection: SeldonSource(bootstrap, selection, access=access),
             metrics=SeldonMetrics(Metrics(registry), registry.updating, settings),
             tracer=provider.get_tracer("govern.mirror") if otlp else None,

@@ -100,6 +100,23 @@ async def test_what_redaction_takes_out_is_nowhere_and_further_topics_get_their_
     assert len(letter.headers["sha256"]) == 64
 
 
+@pytest.mark.kafka
+async def test_a_record_may_be_longer_than_a_message_by_default(tmp_path: Path, kafka_url: str, unique: str) -> None:
+    def side(mode: str) -> dict[str, str]:
+        return {"observedContentType": "text/csv", "mode": mode, "data": "1" * 600_000, "encoding": "CSV"}
+
+    captured = {"endpointInput": side("INPUT"), "endpointOutput": side("OUTPUT")}
+    meta = {"eventId": "long", "inferenceTime": "2024-07-30T13:36:30Z"}
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"captureData": captured, "eventMetadata": meta}))
+    config = tmp_path / "mirror.yaml"
+    config.write_text("body_bytes: 700000\nmessage_bytes: 1500000\n")
+    done = backfill("sagemaker", file, "--bus", kafka_url, "--namespace", unique, "--config", config)
+    assert done.returncode == 0, done.stderr
+    (record,) = await published(kafka_url, unique)
+    assert (len(record.request.body), len(record.response.body)) == (600_000, 600_000)
+
+
 def test_a_dry_run_counts_and_needs_no_bus(people: Frame, tmp_path: Path) -> None:
     table = inference_table(tmp_path / "table.parquet", people, range(120))
     done = backfill("databricks", table, "--dry-run")

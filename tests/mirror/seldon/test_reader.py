@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from govern.bus import Bus, Partition, open_bus
 from govern.bus.protocol import Fenced, UnknownTopic
 from govern.bus.topics import topic
+from govern.codecs import open_inference_pb2 as oip
 from govern.codecs.cloudevents import from_message
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
@@ -254,7 +255,10 @@ async def test_seldons_kafka_may_be_another_cluster_and_be_away_for_a_while(kafk
 def process(config: MirrorConfig, folder: Path) -> Iterator[Process]:
     """A reader process; it is killed at the end."""
     file = folder / "mirror.yaml"
-    file.write_text(f"seldon: {{bus: '{config.seldon.bus}', discover_s: 0.2, join_s: {config.seldon.join_s}}}\n")
+    file.write_text(
+        f"seldon: {{bus: '{config.seldon.bus}', discover_s: 0.2, join_s: {config.seldon.join_s}}}\n"
+        f"body_bytes: {config.body_bytes}\nmessage_bytes: {config.message_bytes}\n"
+    )
     started = Process(
         govern(
             *("mirror", "seldon-topics", "--config", str(file), "--bus", config.bus),
@@ -346,6 +350,20 @@ async def test_the_process_counts_and_drains_on_sigterm(seldon: Seldon, seldon_c
         assert sums["capture_sampled_out_total"] == sums["capture_dropped_total"] == 0
         running.stop()
         assert "Traceback" not in running.log()
+
+
+async def test_a_record_may_be_longer_than_a_message_by_default(
+    seldon: Seldon, seldon_config: Make, tmp_path: Path
+) -> None:
+    await seldon.make("model.income.inputs", "model.income.outputs")
+    asked = oip.ModelInferRequest(model_name="income", id="x" * 600_000).SerializeToString()
+    answered = oip.ModelInferResponse(model_name="income_3", id="x" * 600_000).SerializeToString()
+    await seldon.send("model.income.inputs", "r1", asked)
+    await seldon.send("model.income.outputs", "r1", answered)
+    config = seldon_config(body_bytes=700_000, message_bytes=1_500_000)
+    with process(config, tmp_path):
+        (found,) = await recorded_within(config, 1)
+    assert (found.request.body, found.response.body) == (asked, answered)
 
 
 def scrape(url: str) -> Counter[str]:
