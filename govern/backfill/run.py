@@ -22,7 +22,7 @@ from govern.errors import BadInput, DecodeError
 from govern.mirror.agent import agent_name
 from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Joiner, Pair, Side
-from govern.mirror.place import Place, Stored
+from govern.mirror.place import RUN_BYTES, Place, Stored
 from govern.mirror.redaction.redactor import Redactor
 from govern.record import Capture, DeadLetter, Inference
 from govern.runtime import dead_letters
@@ -35,6 +35,8 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 #: What halves may take in memory that wait for the other one; past it the oldest are recorded alone.
 _OPEN_BYTES: Final = 256 * 1024 * 1024
 _OPEN_HALVES: Final = 1_000_000
+#: What a file's place on the bus takes beside the runs of its rows that wait, bytes: key, offset, names of fields.
+_PLACE_BYTES: Final = 1024
 #: A dead letter keeps this much of a row: it has to fit into a message of the bus.
 _LETTER_BYTES: Final = 512 * 1024
 
@@ -103,6 +105,8 @@ class Backfill(Generic[R]):
         self._agent = agent_name(config.pod)
         self._joiner = Joiner[_Waiting](limit_ms=float("inf"), max_halves=_OPEN_HALVES, max_bytes=_OPEN_BYTES)
         self._places: dict[str, Place] = {}
+        self._runs_max = max(1, (config.message_bytes - _PLACE_BYTES) // RUN_BYTES)
+        self._scattered: set[str] = set()  # files of which more runs wait than that
         self._records: list[Inference] = []
         self._letters: list[DeadLetter] = []
         self._rows = self._bytes = 0
@@ -156,14 +160,28 @@ class Backfill(Generic[R]):
         pair = self._joiner.add(_Waiting(item, file, row))
         if pair is None:
             self._places[file].waits(row)
+            self._look_at(file)
         else:
             self._close(pair)
         for left_alone in self._joiner.expire(0):
             self._close(left_alone)
+        # A place is one message of the bus: past its limit the oldest halves are recorded alone.
+        while self._scattered and (oldest := self._joiner.oldest()):
+            self._close(oldest)
+            for each in tuple(self._scattered):
+                self._look_at(each)
+
+    def _look_at(self, file: str) -> None:
+        """Note whether a file's place has become too long for the bus."""
+        if self._places[file].runs > self._runs_max:
+            self._scattered.add(file)
+        else:
+            self._scattered.discard(file)
 
     def _close(self, pair: Pair[_Waiting]) -> None:
         for waiting in pair.halves:
             self._places[waiting.file].done(waiting.row)
+            self._look_at(waiting.file)
         first = pair.first
         if pair.request is not None and pair.response is not None:
             call = together(pair.request.half.call, pair.response.half.call)

@@ -108,6 +108,14 @@ class Joiner(Generic[H]):
             heapq.heappop(self._by_time)
         return alone
 
+    def oldest(self) -> Pair[H] | None:
+        """The half that is oldest, alone; None when none waits."""
+        while self._by_time:
+            _, number = heapq.heappop(self._by_time)
+            if number in self._waiting:
+                return _alone(self._take(number))
+        return None
+
     def rest(self) -> list[Pair[H]]:
         """All halves that wait, each alone: nothing comes any more."""
         return [_alone(self._take(number)) for number in list(self._waiting)]

@@ -7,7 +7,16 @@ they are; a new start reads them there again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
 import msgspec
+
+#: What one run takes in the stored form at most, bytes: `[1234567890,1234567890],`, of offsets below 10^10.
+RUN_BYTES: Final = 24
+
+#: Offsets that wait: one, or a run of them from the first to the last.
+Run: TypeAlias = int | tuple[int, int]
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -15,12 +24,12 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         offset: the next one to read for the first time.
-        open: offsets before it of halves that wait.
+        open: offsets before it of halves that wait, ascending. A file of one side is one run, however long it is.
         whole: the stream has an end, and was read up to it.
     """
 
     offset: int = 0
-    open: list[int] = []
+    open: list[Run] = []
     whole: bool = False
 
 
@@ -32,14 +41,16 @@ class Place:
 
     Attributes:
         t_ms: the newest message's time; the stream has no older ones to come, but for disorder among producers.
+        runs: of how many runs the open offsets are; what is stored grows with them.
     """
 
     def __init__(self, stored: Stored, *, changed: bool = False) -> None:
         self.offset = stored.offset
-        self.open = set(stored.open)
+        self.open = offsets_of(stored.open)
         self.t_ms = 0
+        self.runs = len(runs_of(self.open))
         self.changed = changed
-        self._awaited = set(stored.open)
+        self._awaited = set(self.open)
         self._whole = stored.whole
 
     @property
@@ -48,7 +59,7 @@ class Place:
         return min(self._awaited, default=self.offset)
 
     def stored(self) -> Stored:
-        return Stored(offset=self.offset, open=sorted(self.open), whole=self._whole)
+        return Stored(offset=self.offset, open=runs_of(self.open), whole=self._whole)
 
     def meets(self, offset: int, t_ms: int) -> bool:
         """Whether the message that is read now is to be looked at: it is new, or it was still open."""
@@ -64,13 +75,16 @@ class Place:
 
     def waits(self, offset: int) -> None:
         """A message's half has to wait."""
-        self.open.add(offset)
-        self.changed = True
+        if offset not in self.open:
+            self.open.add(offset)
+            self.runs += 1 - self._beside(offset)
+            self.changed = True
 
     def done(self, offset: int) -> None:
         """A message's record is made."""
         if offset in self.open:
             self.open.discard(offset)
+            self.runs -= 1 - self._beside(offset)
             self.changed = True
 
     def lost(self, before: int) -> int:
@@ -78,8 +92,8 @@ class Place:
         gone = {offset for offset in self._awaited if offset < before}
         if gone:
             self._awaited -= gone
-            self.open -= gone
-            self.changed = True
+            for offset in gone:
+                self.done(offset)
         return len(gone)
 
     def ends(self) -> None:
@@ -87,3 +101,25 @@ class Place:
         if not self._whole:
             self._whole = True
             self.changed = True
+
+    def _beside(self, offset: int) -> int:
+        """How many open runs touch an offset."""
+        return (offset - 1 in self.open) + (offset + 1 in self.open)
+
+
+def runs_of(offsets: Iterable[int]) -> list[Run]:
+    runs: list[list[int]] = []
+    for offset in sorted(offsets):
+        if runs and offset == runs[-1][1] + 1:
+            runs[-1][1] = offset
+        else:
+            runs.append([offset, offset])
+    return [first if first == last else (first, last) for first, last in runs]
+
+
+def offsets_of(runs: Iterable[Run]) -> set[int]:
+    found: set[int] = set()
+    for run in runs:
+        first, last = (run, run) if isinstance(run, int) else run
+        found.update(range(first, last + 1))
+    return found

@@ -117,6 +117,30 @@ async def test_a_record_may_be_longer_than_a_message_by_default(tmp_path: Path, 
     assert (len(record.request.body), len(record.response.body)) == (600_000, 600_000)
 
 
+@pytest.mark.kafka
+async def test_rows_that_wait_scattered_are_as_many_as_a_message_holds(
+    people: Frame, tmp_path: Path, kafka_url: str, unique: str
+) -> None:
+    """Every other request is answered, so that the rows of the others are no runs: 4,500 of 5 bytes, for a limit of
+    17,000. The oldest are recorded alone instead."""
+    n_rows = 9_000
+    requests = [logged(people, i, "request") for i in range(n_rows)]
+    answers = [logged(people, i, "response") for i in range(0, n_rows, 2)]
+    files = [blob(tmp_path / "1.parquet", requests), blob(tmp_path / "2.parquet", answers)]
+    config = tmp_path / "mirror.yaml"
+    config.write_text("body_bytes: 100\nmessage_bytes: 17000\n")
+    at = ("--bus", kafka_url, "--namespace", unique, "--config", config)
+    done = backfill("kserve-blobs", *files, *at)
+    assert done.returncode == 0, done.stderr
+    found = await published(kafka_url, unique)
+    halves = Counter((one.request_id, side) for one in found for side in {"request", "response"} - {*one.missing})
+    asked, answered = range(n_rows), range(0, n_rows, 2)
+    assert halves == {(f"r{i}", "request"): 1 for i in asked} | {(f"r{i}", "response"): 1 for i in answered}
+    assert Counter(one.missing for one in found) == {(): len(answered), ("response",): n_rows - len(answered)}
+    again = backfill("kserve-blobs", *files, *at)
+    assert "2 files (2 of them known already), 0 rows: 0 inferences published" in again.stdout
+
+
 def test_a_dry_run_counts_and_needs_no_bus(people: Frame, tmp_path: Path) -> None:
     table = inference_table(tmp_path / "table.parquet", people, range(120))
     done = backfill("databricks", table, "--dry-run")

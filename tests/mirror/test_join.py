@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from govern.bus.protocol import Partition
 from govern.mirror.join import Joiner, Pair, Side
-from govern.mirror.place import Place, Stored
+from govern.mirror.place import RUN_BYTES, Place, Stored, offsets_of, runs_of
 from govern.mirror.seldon.half import Half, JoinKey
 from govern.record import Payload
 
@@ -190,3 +191,30 @@ def test_open_halves_that_retention_deleted_are_told_once() -> None:
     assert place.meets(7, 0) is True
     assert place.lost(100) == 0
     assert place.stored() == Stored(offset=10, open=[7])
+
+
+def test_what_waits_in_a_row_is_kept_as_one_run() -> None:
+    place = Place(Stored())
+    for offset in range(1_000_000):
+        assert place.meets(offset, 0)
+        place.waits(offset)
+    assert place.stored() == Stored(offset=1_000_000, open=[(0, 999_999)])
+    place.done(500)
+    assert place.stored().open == [(0, 499), (501, 999_999)]
+    assert len(msgspec.json.encode(place.stored())) < 100
+
+
+@given(st.sets(st.integers(0, 40)), st.lists(st.integers(0, 40)))
+def test_runs_are_counted_and_read_back(before: set[int], does: list[int]) -> None:
+    place = Place(Stored(offset=41, open=[*sorted(before)]))
+    for offset in does:
+        (place.done if offset in place.open else place.waits)(offset)
+    stored = place.stored()
+    assert place.runs == len(stored.open)
+    assert msgspec.json.decode(msgspec.json.encode(stored), type=Stored) == stored
+    assert offsets_of(stored.open) == place.open
+
+
+def test_no_run_is_longer_than_what_is_reckoned_with() -> None:
+    runs = runs_of([10**10 - 2, 10**10 - 1])
+    assert len(msgspec.json.encode(runs)) <= RUN_BYTES + 2
