@@ -31,7 +31,8 @@ def test_nothing_on_the_wire_is_changed(start_grpc: Callable[..., Process], spoo
         with grpc.insecure_channel(f"127.0.0.1:{before.port}", options=UNLIMITED) as channel:
             for index in range(100):
                 one_call(channel, chance, cancelled=index % 3 == 0)
-        until(lambda: calls(behind.sent) == calls(before.sent) and calls(before.sent)[0][0], "the last bytes")
+            # While the channel is open: what the server sends to one that has closed may end anywhere on the way.
+            until(lambda: calls(behind.sent) == calls(before.sent) and calls(before.sent)[0][0], "the last bytes")
     ((there, back),), ((seen_there, seen_back),) = calls(before.sent), calls(behind.sent)
     assert seen_there == there
     assert back == seen_back
