@@ -12,6 +12,7 @@ The one shipper holds a lock (flock) on each of the two folders themselves.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -60,6 +61,28 @@ def make_private(folder: Path) -> None:
             why=f"it belongs to user {state.st_uid} with mode {state.st_mode & 0o777:04o}: others could read payloads",
             fix=f"chmod 700 {folder}, or name another folder (spool_dir, disk_dir)",
         )
+
+
+def take(folder: Path, *, by: str) -> int:
+    """Lock a folder until the file descriptor that is returned is closed; the kernel does it when the process dies.
+
+    Args:
+        by: which kind of process works on a folder alone: shipper or sink.
+
+    Raises:
+        Unavailable: another one works on it.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise Unavailable(
+            f"{by} folder {folder}",
+            why=f"another {by} works on it",
+            fix=f"run one {by} per spool; stop the other one first, or name another spool (spool_dir)",
+        ) from error
+    return fd
 
 
 def in_memory(folder: Path) -> bool:

@@ -8,38 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-from opentelemetry.trace import Span, Tracer
+from opentelemetry.trace import Tracer
 
-from govern.bus.protocol import Bus, BusError, Outgoing, Partition, Transactor
-from govern.bus.topics import specs, topic
-from govern.codecs.cloudevents import to_message
-from govern.errors import ArtifactError, Unavailable
-from govern.ids import uuid7
+from govern.bus.protocol import Bus, BusError, Transactor
+from govern.errors import ArtifactError
 from govern.mirror import folder
 from govern.mirror.agent import AgentInfo, AgentView, Counts
-from govern.mirror.captured import Captured, CapturedFeedback
-from govern.mirror.cipher import needed_key, refuse_without_restart
+from govern.mirror.cipher import needed_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics
-from govern.mirror.fan_out import FanOut
 from govern.mirror.inspect import count_records
 from govern.mirror.leaving import Leaving
-from govern.mirror.messages import Messages
+from govern.mirror.publisher import Publisher, Stored
 from govern.mirror.redaction.redactor import Redactor
-from govern.mirror.reload import digest
 from govern.mirror.spill import Spill
 from govern.mirror.tail import Piece, Position, Tail
-from govern.record import SCHEMA_VERSION, ConfigChange, Inference
+from govern.record import Inference
 
 _log: Final = logging.getLogger(__name__)
 
@@ -76,21 +68,6 @@ class Drained(NamedTuple):
     waiting: int
     lost: int
     alive: int
-
-
-class _Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of the positions topic; its key is the agent."""
-
-    spool: str
-    position: Position
-
-
-class _Rules(NamedTuple):
-    """What is to be followed from the next transaction on."""
-
-    redactor: Redactor
-    fan_out: FanOut
-    digest: str
 
 
 class _Agent:
@@ -146,20 +123,12 @@ class Shipper:
         self._open_bus = open_bus
         self._metrics = metrics
         self._leaving = Leaving(config, Redactor(config.redaction, body_bytes=config.body_bytes))
-        self._source = f"/govern/mirror/{config.pod}"
-        self._messages = Messages(self._source, tracer)
+        self._publisher = Publisher(config, self._leaving, tracer=tracer)
         disk = () if config.disk_dir is None else (config.disk_dir,)
         self._folders: tuple[Path, ...] = (config.spool_dir, *disk)
-        self._fan_out = FanOut(config.fan_out)
-        self._inferences = topic(config.namespace, "inferences")
-        self._feedback = topic(config.namespace, "feedback")
-        self._positions = topic(config.namespace, "positions")
-        self._changes = topic(config.namespace, "config")
-        self._rules_digest = digest(config)
         self._agents: dict[str, _Agent] = {}
         self._stored: dict[str, Position] = {}
         self._spool_id = ""
-        self._wanted: _Rules | None = None
         self._n_shipped = 0
         self._n_lost = 0
 
@@ -179,9 +148,7 @@ class Shipper:
         Raises:
             ConfigError: the rules of redaction need a restart, or a key or a file that is missing or unusable.
         """
-        refuse_without_restart(self._config, config)
-        redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
-        self._wanted = _Rules(redactor, FanOut(config.fan_out), digest(config))
+        self._publisher.apply(config)
 
     async def drain(self) -> Drained:
         """Ship what lies in the spool now, whether its agents live or not, for at most `drain_s`.
@@ -197,7 +164,7 @@ class Shipper:
         with contextlib.ExitStack() as held:
             for each in self._folders:
                 folder.make_private(each)
-                held.enter_context(_only_shipper(each))
+                held.callback(os.close, folder.take(each, by="shipper"))
             self._spool_id = folder.spool_id(self._config.spool_dir)
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -259,14 +226,13 @@ class Shipper:
 
     async def _ship(self, bus: Bus, stop: asyncio.Event, *, until_agents_end: bool) -> None:
         """Ship over one connection."""
-        await self._ensure_topics(bus, self._fan_out)
+        await self._publisher.ensure_topics(bus)
         transactor = await bus.transactor(f"govern.shipper.{self._spool_id}")
         try:
             await self._restore(bus, transactor)
             idle_s = _IDLE_MIN_S
             while True:
-                if self._wanted is not None:
-                    await self._take_over(bus, transactor, self._wanted)
+                await self._publisher.take_over(bus, transactor)
                 shipped = await self._round(transactor)
                 if stop.is_set():
                     alive = until_agents_end and any(agent.alive() for agent in self._agents.values())
@@ -279,62 +245,17 @@ class Shipper:
         finally:
             await transactor.close()
 
-    async def _take_over(self, bus: Bus, transactor: Transactor, rules: _Rules) -> None:
-        """Follow new rules once it is on the bus that they are followed; a retriable failure leaves them wanted."""
-        try:
-            await self._ensure_topics(bus, rules.fan_out)
-        except BusError as error:
-            if error.retriable:
-                raise
-            self._wanted = None
-            _log.error("the new rules are refused, those in force stay: %s", error)
-            return
-        change = ConfigChange(
-            schema_version=SCHEMA_VERSION,
-            id=uuid7(),
-            namespace=self._config.namespace,
-            subject=f"capture/{self._config.service}",
-            action="changed",
-            digest=rules.digest,
-            actor=self._source,
-            t_change=time.time_ns(),
-            detail=f"instead of {self._rules_digest}",
-        )
-        async with transactor.transaction() as transaction:
-            await transaction.publish(self._changes, [to_message(change, source=self._source)])
-        self._leaving.redactor, self._fan_out, self._rules_digest = rules
-        _log.warning("new rules are in force: %s", rules.digest)
-        if self._wanted is rules:
-            self._wanted = None
-
-    async def _ensure_topics(self, bus: Bus, fan_out: FanOut) -> None:
-        needed = {self._inferences, self._feedback, self._positions, self._changes}
-        named = [spec for spec in specs(self._config.namespace) if spec.name in needed]
-        size = self._config.message_bytes
-        await bus.ensure_topics(
-            [msgspec.structs.replace(spec, message_bytes=size) for spec in (*named, *fan_out.specs)]
-        )
-
     async def _restore(self, bus: Bus, transactor: Transactor) -> None:
         """Begin where the bus says that we were; take back the positions of agents of which nothing is left."""
-        table = await bus.read_table(Partition(self._positions, 0))
-        # Keys with a slash belong to those who read other streams; an agent's name has none.
-        stored = {
-            key.decode(): msgspec.json.decode(value, type=_Stored) for key, value in table.items() if b"/" not in key
-        }
+        stored = await self._publisher.stored(bus)
         self._forget_agents()
         self._stored = {name: entry.position for name, entry in stored.items()}
         present = {path.stem for path in folder.agents(self._config.spool_dir)}
         present |= {segment.agent for each in self._folders for segment in folder.segments(each)}
-        await self._take_back(
+        await self._publisher.take_back(
             transactor,
             [name for name, entry in stored.items() if entry.spool == self._spool_id and name not in present],
         )
-
-    async def _take_back(self, transactor: Transactor, names: list[str]) -> None:
-        if names:
-            async with transactor.transaction() as transaction:
-                await transaction.publish(self._positions, [Outgoing(key=name.encode(), value=None) for name in names])
 
     async def _round(self, transactor: Transactor) -> int:
         """Publish one batch; the number of records in it."""
@@ -342,9 +263,9 @@ class Shipper:
         batch, spent = self._collect()
         records = [record for _, piece in batch for record in piece.records]
         if records:
-            spans = await self._publish(transactor, batch, records)
-            for span, record in spans:
-                span.end(end_time=record.t_response)
+            positions = {agent.info.agent: agent.tail.position for agent, _ in batch}
+            places = {name: Stored(spool=self._spool_id, position=place) for name, place in positions.items()}
+            await self._publisher.publish(transactor, records, places)
         for agent, _ in batch:
             corrupt = agent.tail.position.corrupt - agent.committed.corrupt
             if corrupt:
@@ -354,7 +275,7 @@ class Shipper:
             self._n_shipped += len(records)
             self._count(shipped=[record for record in records if isinstance(record, Inference)])
         self._delete_shipped()
-        await self._take_back(transactor, self._retire(spent))
+        await self._publisher.take_back(transactor, self._retire(spent))
         return len(records)
 
     def _find_agents(self) -> None:
@@ -400,37 +321,6 @@ class Shipper:
                 n_records += len(piece.records)
                 n_bytes += piece.n_bytes
         return batch, spent
-
-    async def _publish(
-        self, transactor: Transactor, batch: list[tuple[_Agent, Piece]], records: list[Captured]
-    ) -> list[tuple[Span, Inference]]:
-        messages: list[Outgoing] = []
-        feedback: list[Outgoing] = []
-        beside: dict[str, list[Outgoing]] = {}
-        spans: list[tuple[Span, Inference]] = []
-        for record in records:
-            if isinstance(record, CapturedFeedback):
-                feedback.append(self._messages.of_feedback(record.feedback))
-                continue
-            message, span = self._messages.of(record)
-            messages.append(message)
-            for name in self._fan_out.topics(record):
-                beside.setdefault(name, []).append(message)
-            if span is not None:
-                spans.append((span, record))
-        moved = {agent.info.agent: agent.tail.position for agent, _ in batch}
-        positions = [
-            Outgoing(key=name.encode(), value=msgspec.json.encode(_Stored(spool=self._spool_id, position=position)))
-            for name, position in moved.items()
-        ]
-        async with transactor.transaction() as transaction:
-            await transaction.publish(self._inferences, messages)
-            if feedback:
-                await transaction.publish(self._feedback, feedback)
-            for topic_, copies in beside.items():
-                await transaction.publish(topic_, copies)
-            await transaction.publish(self._positions, positions)
-        return spans
 
     def _delete_shipped(self) -> None:
         """Delete the segments before each agent's position."""
@@ -505,25 +395,6 @@ class Shipper:
         for agent in self._agents.values():
             agent.close()
         self._agents.clear()
-
-
-@contextlib.contextmanager
-def _only_shipper(each: Path) -> Iterator[None]:
-    """Hold a lock on a folder of the spool; the kernel gives it up when the process dies."""
-    fd = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise Unavailable(
-            f"spool {each}",
-            why="another shipper works on it",
-            fix="run one shipper per spool; stop the other one first",
-        ) from error
-    try:
-        yield
-    finally:
-        os.close(fd)
 
 
 async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:

@@ -8,7 +8,6 @@ its record reached the spool. So no half is in two records, and none in no recor
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from govern.errors import ArtifactError, Unavailable
+from govern.errors import ArtifactError
 from govern.mirror import folder
 from govern.mirror.cipher import FrameCipher
 from govern.mirror.segment import (
@@ -102,7 +101,7 @@ class Journal:
         self._folder = path
         self._segment_bytes = segment_bytes
         self._limit_bytes = limit_bytes
-        self._lock = _only_one(path)
+        self._lock = folder.take(path, by="sink")
         self._name = name
         self._cipher = None if key is None else FrameCipher(key, name)
         self._key = key or old_key
@@ -261,17 +260,3 @@ def _seqs(path: Path) -> set[int]:
             found |= {item.seq for item in piece if isinstance(item, Frame)}
         found |= {frame.seq for frame in reader.beyond(end)}
     return found
-
-
-def _only_one(path: Path) -> int:
-    fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise Unavailable(
-            f"sink folder {path}",
-            why="another sink works on it",
-            fix="run one sink per spool; stop the other one first, or name another spool (spool_dir)",
-        ) from error
-    return fd
