@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
+import itertools
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 #: Below Linux's ephemeral range (32768 up): a client that redials a stopped server there could be given the very
-#: port as its own source port and connect to itself, and the server could then not bind it again.
-PORTS = range(20_000, 32_000)
+#: port as its own source port and connect to itself, and the server could then not bind it again. And below the range
+#: of `govern demo`, which tests start.
+PORTS = range(10_000, 20_000)
+#: Byte n is locked by the process that was given port n, for as long as it lives: between the choice of a port and its
+#: server's listening lie seconds, as between a server's death and its restart, and other workers choose meanwhile.
+LEASES = Path(tempfile.gettempdir()) / f"govern-test-ports-{os.getuid()}"
 
 #: Not the global one: plugins give it the same seed in processes that run tests side by side.
 _RANDOM = random.SystemRandom()
+_given: set[int] = set()
 #: Starting a JVM takes 5 s on an idle core; the machine may be shared by many.
 START_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 30.0
@@ -37,13 +46,24 @@ def require(program: str, *, package: str, folders: Sequence[str] = ()) -> str:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on."""
-    while True:
-        port = _RANDOM.choice(PORTS)
+    """A TCP port on 127.0.0.1 that nobody listens on, and that is given to nobody else while this process lives."""
+    start = _RANDOM.randrange(len(PORTS))
+    for port in itertools.chain(PORTS[start:], PORTS[:start]):
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
+            fcntl.lockf(_leases(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _given.add(port)  # a process's own lock does not stop it
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
+    raise ServiceError(f"no port of {PORTS.start}-{PORTS.stop - 1} is free")
+
+
+@functools.cache
+def _leases() -> int:
+    """The open file; it stays open, for closing it would give up every lock."""
+    return os.open(LEASES, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def listening(port: int) -> bool:

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.services import process
 from tests.services.kafka import Kafka
 from tests.services.postgres import Postgres
 from tests.services.process import ServiceError, free_port, listening, require
@@ -76,6 +77,51 @@ def test_a_service_ends_with_its_owner_even_if_that_is_killed(sign: signal.Signa
     assert not listening(port)
     log = Path(said.split("log: ")[1].split(";")[0])
     shutil.rmtree(log.parent, ignore_errors=True)  # which a killed owner has left
+
+
+def test_no_two_processes_are_given_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its choice and its server's listening a port looks free to everybody: only the lease tells."""
+    monkeypatch.setattr(process, "LEASES", tmp_path / "leases")
+    monkeypatch.setattr(process, "PORTS", range(process.PORTS.start, process.PORTS.start + 40))
+    process._leases.cache_clear()
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER, process.LEASES, str(process.PORTS.stop)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert other.stdout is not None
+        theirs = {int(port) for port in other.stdout.readline().split()}
+        ours = set(everything_free())
+        assert len(theirs) == 10
+        assert ours
+        assert not ours & theirs
+        other.communicate()  # it ends
+        again = set(everything_free())
+        assert again
+        assert again <= theirs
+    finally:
+        other.kill()
+        other.wait()
+        process._leases.cache_clear()
+
+
+OTHER = """
+import sys
+from pathlib import Path
+from tests.services import process
+process.LEASES, process.PORTS = Path(sys.argv[1]), range(process.PORTS.start, int(sys.argv[2]))
+print(*(process.free_port() for _ in range(10)), flush=True)
+sys.stdin.read()
+"""
+
+
+def everything_free() -> Iterator[int]:
+    with contextlib.suppress(ServiceError):
+        while True:
+            yield free_port()
 
 
 def test_a_missing_program_is_named_with_its_package() -> None:
