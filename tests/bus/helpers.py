@@ -64,6 +64,23 @@ async def read_all(bus: Bus, topic: str, count: int) -> list[Message]:
     return found
 
 
+async def settled(bus: Bus, topic: str) -> list[Message]:
+    """Everything in a topic, in partition order, once no transaction in it is open.
+
+    On Kafka a transaction's messages appear in each partition on its own, a moment after the transaction has ended:
+    what is seen of it in one topic says nothing of another. The reader of a table waits for open transactions.
+    """
+    found: list[Message] = []
+    for number in range(await bus.partitions(topic)):
+        partition = Partition(topic, number)
+        await bus.read_table(partition)
+        start = 0
+        while batch := await bus.read(partition, start):
+            found.extend(batch)
+            start = batch[-1].offset + 1
+    return found
+
+
 class Counter:
     """The consumer of the protocol's docstring: one transactor per partition, opened when it is assigned.
 

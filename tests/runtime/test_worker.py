@@ -25,6 +25,7 @@ from govern.runtime.report import Reporter
 from govern.runtime.task import Effects, PartitionTask
 from govern.runtime.worker import Worker
 from govern.telemetry.metrics import Metrics, labels
+from tests.bus.helpers import settled
 from tests.runtime.conftest import Fitted, Make
 
 PARTITIONS = 2
@@ -57,21 +58,11 @@ async def publish(bus: Bus, namespace: str, make: Make, numbers: range, rows: in
     )
 
 
-async def read_all(bus: Bus, name: str) -> list[Message]:
-    messages: list[Message] = []
-    for number in range(await bus.partitions(name)):
-        start = 0
-        while batch := await bus.read(Partition(name, number), start):
-            messages.extend(batch)
-            start = batch[-1].offset + 1
-    return messages
-
-
 async def oracle(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> Effects:
     """What one task for each partition makes of the whole topic."""
     effects = Effects()
     by_partition: dict[Partition, list[Message]] = defaultdict(list)
-    for message in await read_all(bus, topic(namespace, "inferences")):
+    for message in await settled(bus, topic(namespace, "inferences")):
         by_partition[message.tp].append(message)
     for tp, messages in sorted(by_partition.items()):
         effects.extend(PartitionTask(tp, namespace, pipelines).process(messages))
@@ -80,7 +71,7 @@ async def oracle(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> E
 
 async def published(bus: Bus, namespace: str) -> tuple[list[Verdict], list[ExplainRequest], list[DeadLetter]]:
     async def of(kind: type, stream: str) -> list:  # type: ignore[type-arg]
-        return [decode(kind, m.value or b"") for m in await read_all(bus, f"govern.{namespace}.{stream}")]
+        return [decode(kind, m.value or b"") for m in await settled(bus, f"govern.{namespace}.{stream}")]
 
     return (
         await of(Verdict, "verdicts"),
@@ -96,7 +87,7 @@ async def until_committed(bus: Bus, namespace: str, group: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
         for number in range(PARTITIONS):
             end = 0
-            messages = [m for m in await read_all(bus, topic(namespace, "inferences")) if m.partition == number]
+            messages = [m for m in await settled(bus, topic(namespace, "inferences")) if m.partition == number]
             end = messages[-1].offset + 1
             while True:
                 table = await bus.read_table(Partition(topic(namespace, "checkpoints"), number))
@@ -144,7 +135,7 @@ async def test_publishes_what_one_task_computes_and_counts_it(
     assert value("govern_verdicts_total", each) == len(found)
     assert value("govern_instances_total", each) == sum(one.window.n_instances for one in found)
     assert value("govern_flagged_instances_total", each) == sum(i.flagged for one in found for i in one.instances)
-    (change,) = [decode(ConfigChange, m.value or b"") for m in await read_all(bus, topic(unique, "config"))]
+    (change,) = [decode(ConfigChange, m.value or b"") for m in await settled(bus, topic(unique, "config"))]
     assert (change.subject, change.action, change.digest) == ("pipeline/watch", "loaded", pipelines[0].plan.digest)
 
 
