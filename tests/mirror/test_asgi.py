@@ -17,7 +17,7 @@ from govern.mirror.asgi import Message, MirrorMiddleware, Receive, Scope, Send
 from govern.mirror.config import MirrorConfig
 from govern.mirror.inspect import inspect_agents, inspect_segments
 from tests.docs.test_readme import blocks
-from tests.mirror.conftest import HERE, exchange, read_all, records, request
+from tests.mirror.conftest import DEADLINE_S, HERE, exchange, read_all, records, request
 from tests.services.process import Process, free_port, listening
 
 BODY = b'{"inputs": []}'
@@ -106,7 +106,7 @@ def test_the_record_is_there_when_the_answer_arrives(served: tuple[int, Process]
 
 def test_tokens_are_not_held_back(served: tuple[int, Process], spool_dir: Path) -> None:
     port, _ = served
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
         connection.sendall(request("/v2/models/tokens/infer?n=5&gate=g", BODY))
         received = b""
         for number in range(5):

@@ -15,7 +15,7 @@ import pytest
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Fate, Shares
 from govern.record import Inference
-from tests.mirror.conftest import SEGMENT_BYTES, until
+from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, until
 from tests.mirror.test_shipper import on_the_bus, running, scrape
 from tests.services.kafka import Kafka
 from tests.services.process import Process, free_port
@@ -244,7 +244,7 @@ async def test_all_that_was_answered_is_on_the_bus_when_a_pod_has_shut_down(
     """Proxy and shipper are asked to end at the same moment, under load, as when Knative scales to zero."""
     # Segments that last longer than a busy machine keeps the thread waiting that makes the next one.
     room = {"segment_bytes": 32 * SEGMENT_BYTES, "spool_bytes": 512 * SEGMENT_BYTES}
-    config, proxy, load = loaded(bus=bus_url, namespace=unique, **room)
+    config, proxy, load = loaded(bus=bus_url, namespace=unique, drain_s=DEADLINE_S, **room)
     with running(config, tmp_path / "shipper.log") as (shipper, _):
         load.start()
         until(lambda: load.answered >= 50, "some answers")

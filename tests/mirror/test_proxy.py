@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.mirror.conftest import Served, exchange, govern, read_all, records, request, until
+from tests.mirror.conftest import DEADLINE_S, Served, exchange, govern, read_all, records, request, until
 from tests.services.process import Process, free_port, listening
 
 BODY = b'{"inputs": [{"name": "age", "shape": [1], "datatype": "FP64", "data": [41.5]}]}'
@@ -169,7 +169,7 @@ def test_health_and_metadata_pass_uncaptured(served: Served) -> None:
 
 def test_tokens_arrive_one_by_one(served: Served) -> None:
     gate, name, n = uuid.uuid4().hex, f"sse-{uuid.uuid4()}", 12
-    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=DEADLINE_S) as connection:
         connection.sendall(
             request(infer("tokens", f"?n={n}&gate={gate}"), BODY, headers=[f"X-Request-Id: {name}"], close=True)
         )
@@ -213,7 +213,7 @@ def test_a_long_download_waits_for_a_slow_reader_with_flat_memory(served: Served
     pieces_, piece = 1600, bytes(range(256)) * 256
     name = f"down-{uuid.uuid4()}"
     before, most = _private_kib(served.proxy.pid), 0
-    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=DEADLINE_S) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
         path = infer("large", f"?pieces={pieces_}")
         connection.sendall(request(path, BODY, headers=[f"X-Request-Id: {name}"]))
@@ -235,7 +235,7 @@ def test_a_long_download_waits_for_a_slow_reader_with_flat_memory(served: Served
 
 def test_a_client_that_leaves_is_captured_with_its_reason(served: Served) -> None:
     name = f"left-{uuid.uuid4()}"
-    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=DEADLINE_S) as connection:
         connection.sendall(request(infer("echo"), BODY, headers=[f"X-Request-Id: {name}"])[:-5])
     until(lambda: name in [each.request_id for each in records([served.spool_dir])], "the record of who left")
     found = served.recorded(name)
@@ -245,7 +245,7 @@ def test_a_client_that_leaves_is_captured_with_its_reason(served: Served) -> Non
 
 def test_a_client_that_leaves_a_stream_is_captured_with_what_it_got(served: Served) -> None:
     gate, name = uuid.uuid4().hex, f"walked-{uuid.uuid4()}"
-    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=DEADLINE_S) as connection:
         target = infer("tokens", f"?n=1000&gate={gate}")
         connection.sendall(request(target, BODY, headers=[f"X-Request-Id: {name}"]))
         exchange(served.direct, [request(f"/gate?gate={gate}", None, method="GET")])
@@ -267,7 +267,7 @@ def test_a_client_that_leaves_a_stream_is_captured_with_what_it_got(served: Serv
 def test_an_early_refusal_reaches_a_client_that_is_still_sending(served: Served) -> None:
     body = bytes(4_000_000)
     name = f"early-{uuid.uuid4()}"
-    connection = http.client.HTTPConnection("127.0.0.1", served.proxied, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", served.proxied, timeout=DEADLINE_S)
     connection.request("POST", infer("early"), iter([body[:1000]] * 4), {"x-request-id": name})
     response = connection.getresponse()
     assert (response.status, response.read()) == (413, b"big")
@@ -297,7 +297,7 @@ def test_an_upgrade_offered_by_a_client_that_sends_a_body_is_ignored(served: Ser
     name = f"h2c-{uuid.uuid4()}"
     offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk"]
     data = request(infer("echo"), BODY, headers=[*offer, f"X-Request-Id: {name}"], close=False)
-    with socket.create_connection(("127.0.0.1", served.proxied), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.proxied), timeout=DEADLINE_S) as connection:
         connection.sendall(data[:40])
         connection.sendall(data[40:])
         answer = b""
@@ -313,7 +313,7 @@ def test_after_kill_9_under_load_every_answered_request_is_in_the_spool(
         port = free_port()
         process = proxy_process(port, uvicorn)
         load = Load(port, enough=300 + 100 * round_)
-        assert load.under_way.wait(60)
+        assert load.under_way.wait(DEADLINE_S)
         process.kill()
         load.join()
         spooled = [each.request_id for each in records([spool_dir])]
@@ -344,7 +344,7 @@ class Load:
 
     def _ask(self) -> None:
         with (
-            contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)) as connection,
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)) as connection,
             contextlib.suppress(OSError, http.client.HTTPException),
         ):
             while True:
@@ -362,9 +362,9 @@ def test_sigterm_lets_the_request_under_way_end(
 ) -> None:
     port, gate = free_port(), uuid.uuid4().hex
     process = proxy_process(port, uvicorn)
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as busy:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as busy:
         busy.sendall(request(infer("wait", f"?gate={gate}"), BODY, close=False))
-        idle = socket.create_connection(("127.0.0.1", port), timeout=20)
+        idle = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
         idle.sendall(request("/echo", b"ok", close=False))
         answer = b""
         while not answer.endswith(b"ok"):

@@ -15,12 +15,11 @@ import pytest
 
 from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
-from tests.mirror.conftest import Running, records, request
+from tests.mirror.conftest import DEADLINE_S, Running, records, request
 from tests.services.process import free_port
 
 INFER = "/v2/models/income/infer"
 BODY = b'{"inputs": []}'
-TIMEOUT_S = 20.0
 Start = Callable[..., Awaitable[Running]]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -56,7 +55,7 @@ async def ask(port: int, data: bytes) -> bytes:
     """Send; all that comes until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(DEADLINE_S):
         answer = await reader.read()
     writer.close()
     return answer
@@ -86,7 +85,7 @@ async def test_the_record_of_a_failure_holds_the_request_that_came_after_it(
     # By the time that a whole request has been refused, so has the one whose head was sent before it.
     assert (await ask(proxy.port, request(INFER, BODY))).startswith(b"HTTP/1.1 502 ")
     writer.write(body)
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(DEADLINE_S):
         assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
     writer.close()
     found = {one.request_id: one for one in records([spool_dir])}["late"]
@@ -174,7 +173,7 @@ async def test_interim_responses_pass_and_the_final_one_counts(start_proxy: Star
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         data = request(INFER, BODY, headers=["Expect: 100-continue"])
         writer.write(data.removesuffix(BODY))
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(DEADLINE_S):
             assert await reader.readexactly(len(interim + proceed)) == interim + proceed
             writer.write(BODY)
             assert await reader.read() == final
@@ -198,7 +197,7 @@ async def test_an_upgraded_connection_is_a_tunnel(start_proxy: Start, spool_dir:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         offer = ["Upgrade: shout", "Connection: Upgrade"]
         writer.write(request("/chat", None, method="GET", headers=offer, close=False) + b"at once ")
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(DEADLINE_S):
             assert await reader.readexactly(len(switch) + 13) == switch + b"HELLOAT ONCE "
             writer.write(b"and later")
             assert await reader.readexactly(9) == b"AND LATER"
@@ -254,7 +253,7 @@ async def test_upstream_connections_are_shared_and_a_closing_one_is_replaced_uns
         for expected in (1, 1, 2, 2):
             reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
             writer.write(request(INFER, BODY, close=False))
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(DEADLINE_S):
                 assert await reader.readexactly(len(answer)) == answer
             assert connections == expected
             writer.close()
@@ -291,7 +290,7 @@ async def test_a_client_that_leaves_cancels_its_request_at_the_server(start_prox
         proxy = await start_proxy(port)
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request(INFER, BODY, close=False))
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(DEADLINE_S):
             await reached.wait()
             writer.close()
             await cancelled.wait()
@@ -317,7 +316,7 @@ async def test_a_client_that_only_stops_sending_gets_its_answer_from_a_server_th
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request(INFER, BODY, close=False))
         writer.write_eof()
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(DEADLINE_S):
             assert await reader.read() == answer
         writer.close()
     (found,) = records([spool_dir])
@@ -356,7 +355,7 @@ async def test_a_server_that_does_not_read_stops_the_client(start_proxy: Start, 
             before, at_rest = sent, at_rest + 1 if sent == before else 0
         assert 0 < sent < len(body) // 2
         go_on.set()
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(DEADLINE_S):
             assert (await reader.read()).endswith(b"ok")
             await sending
         writer.close()

@@ -30,7 +30,7 @@ _RANDOM = random.SystemRandom()
 _given: set[int] = set()
 #: Starting a JVM takes 5 s on an idle core; the machine may be shared by many.
 START_DEADLINE_S = 120.0
-STOP_DEADLINE_S = 30.0
+STOP_DEADLINE_S = 60.0
 
 
 class ServiceError(RuntimeError):
