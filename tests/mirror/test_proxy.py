@@ -124,6 +124,7 @@ def test_errors_and_empty_answers_are_captured_too(served: Served, shape: str, s
 @pytest.mark.parametrize(
     ("coding", "packed"),
     [("gzip", gzip.compress(BODY * 50)), ("br", bytes(cramjam.brotli.compress(BODY * 50)))],
+    ids=["gzip", "br"],
 )
 def test_packed_bodies_pass_and_are_captured_as_they_are(served: Served, coding: str, packed: bytes) -> None:
     name = f"packed-{uuid.uuid4()}"
