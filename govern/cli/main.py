@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "worker": ("govern.cli.worker", "worker", "Run pipelines over the captured streams."),
     "explain": ("govern.cli.explain", "app", "Fit, serve and ask for explanations."),
     "audit": ("govern.cli.audit", "app", "Write, query, export and verify the audit log."),
+    "dlq": ("govern.cli.dlq", "app", "List, show and retry what could not be processed."),
     "topics": ("govern.cli.topics", "app", "Create and list the topics of a namespace."),
     "doctor": ("govern.cli.doctor", "doctor", "Say what is installed, what is missing, and under which licence."),
 }

@@ -22,10 +22,11 @@ from govern.frame import Frame
 from govern.ids import derived_id
 from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
-from govern.runtime import checkpoint, dead_letters
+from govern.runtime import checkpoint, dead_letters, retry
 from govern.runtime.checkpoint import WindowKey
 from govern.runtime.judge import Stream, judge, window_record
 from govern.runtime.loader import LoadedPipeline
+from govern.runtime.retry import EVERYBODY, Target
 from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
 
 #: Capture agents whose drop counts a partition remembers. An agent is one run of a capturing process; the ones
@@ -197,12 +198,18 @@ class PartitionTask:
             return
         if inference.synthetic:
             return
-        lost = self._newly_dropped(inference)
+        wanted = retry.target(message)
+        # What a retried inference counts was counted when it came first.
+        lost = self._newly_dropped(inference) if wanted is None else 0
         for name, loaded in self._pipelines.items():
             source = loaded.plan.source
-            if (inference.service, inference.model) == (source.service, source.model):
+            if (inference.service, inference.model) != (source.service, source.model):
+                continue
+            if wanted is None:
                 effects.observed.append((name, inference))
                 self._feed(loaded, inference, lost, message, effects)
+            elif wanted.names(name):
+                self._feed(loaded, inference, lost, message, effects, wanted)
 
     def _newly_dropped(self, inference: Inference) -> int:
         agent, total = inference.capture.agent, inference.capture.dropped_before
@@ -213,10 +220,18 @@ class PartitionTask:
         return max(0, total - (before or 0))
 
     def _feed(
-        self, loaded: LoadedPipeline, inference: Inference, lost: int, message: Message, effects: Effects
+        self,
+        loaded: LoadedPipeline,
+        inference: Inference,
+        lost: int,
+        message: Message,
+        effects: Effects,
+        wanted: Target = EVERYBODY,
     ) -> None:
         keys = {
-            step: WindowKey(loaded.plan.name, step, inference.revision, inference.endpoint) for step in loaded.detectors
+            step: WindowKey(loaded.plan.name, step, inference.revision, inference.endpoint)
+            for step in loaded.detectors
+            if wanted.takes(step)
         }
         if lost:
             self._note_lost(keys.values(), lost)
@@ -238,7 +253,8 @@ class PartitionTask:
             request_id=inference.request_id,
             traceparent=trace,
         )
-        for step, detector in loaded.detectors.items():
+        for step in keys:
+            detector = loaded.detectors[step]
             missing = _missing_outputs(detector, frame)
             if missing is not None:
                 self._note_lost([keys[step]], len(frame))
