@@ -21,7 +21,8 @@ from tests.services.prometheus import Prometheus
 pytestmark = pytest.mark.prometheus
 
 CONFIG = """
-global: {{scrape_interval: 250ms, evaluation_interval: 250ms}}
+# An interval is also the time limit of a scrape, and after one that is late there is nothing until the next.
+global: {{scrape_interval: 2s, evaluation_interval: 250ms}}
 scrape_configs:
   - job_name: govern
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
