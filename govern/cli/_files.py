@@ -18,8 +18,9 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
         Unavailable: it cannot be written; nothing of it is left behind.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # A pipe or a device (/dev/stdout, >(gzip)) takes no rename.
-    in_place = path.exists() and not path.is_file()
+    # A pipe or a device (/dev/stdout, >(gzip)) takes no rename; what /dev/stdout is directed to may be a file.
+    in_place = path.exists() and (not path.is_file() or path.parts[:2] in (("/", "dev"), ("/", "proc")))
+    in_place = in_place and not path.is_relative_to("/dev/shm")  # noqa: S108 - an ordinary folder, in memory
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (path if in_place else draft).open("wb") as file:

@@ -62,3 +62,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> 
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"key\.txt cannot be read"):
         read_text(path)
+
+
+def test_an_open_file_by_its_number_is_written_in_place(tmp_path: Path) -> None:
+    """As /dev/stdout is, whose name is a link that no rename may replace."""
+    with (tmp_path / "out").open("wb") as out:
+        write_whole(Path(f"/dev/fd/{out.fileno()}"), [b"a", b"b"])
+    assert (tmp_path / "out").read_bytes() == b"ab"
