@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.services.kafka import Kafka
 from tests.services.otlp import OtlpReceiver
 from tests.services.postgres import Postgres
 from tests.services.prometheus import Prometheus
 
-# A busy machine is no defect: how long one example takes says nothing of what it shows. CI tests the change, with the
-# same examples each time; new ones are looked for wherever else the tests run.
-settings.register_profile("govern", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+# A busy machine is no defect: how long an example takes, to make or to run, says nothing of what it shows. CI tests the
+# change, with the same examples each time; new ones are looked for wherever else the tests run.
+settings.register_profile("govern", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("govern"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "govern")
 
 

@@ -87,7 +87,9 @@ one_request = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(requests=st.lists(one_request, min_size=1, max_size=5), cuts=st.lists(st.floats(0, 1), max_size=12))
 def test_any_pipelining_cut_anywhere_gives_the_same_bytes(
     served: Served, requests: list[tuple[str, bytes, list[bytes] | None]], cuts: list[float]

@@ -161,11 +161,18 @@ def test_resets_anywhere_leave_a_proxy_that_serves_and_counts(fuzzed: Fuzzed) ->
         whole.add(other)
 
     run()
-    until(lambda: settled(fuzzed), "the end of every exchange")
+    ended(fuzzed)
     found = [each.request_id for each in records([fuzzed.spool_dir])]
     assert len(found) == len(set(found))
     assert whole <= set(found) <= whole | begun
     accounted(fuzzed)
+
+
+def ended(fuzzed: Fuzzed) -> None:
+    """Wait until no client is left, and end the proxy: from then on its account is that of every exchange."""
+    until(lambda: settled(fuzzed), "the end of every exchange")
+    fuzzed.proxy.terminate()
+    assert fuzzed.proxy.wait() == 0
 
 
 def settled(fuzzed: Fuzzed) -> bool:
@@ -199,7 +206,7 @@ def test_malformed_requests_leave_a_proxy_that_serves_and_counts(fuzzed: Fuzzed)
         whole.add(other)
 
     run()
-    until(lambda: settled(fuzzed), "the end of every exchange")
+    ended(fuzzed)
     found = [each.request_id for each in records([fuzzed.spool_dir])]
     assert [found.count(each) for each in whole] == [1] * len(whole)
     accounted(fuzzed)

@@ -126,7 +126,7 @@ STEP = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(spec=ANY | st.fixed_dictionaries({"steps": st.lists(STEP, max_size=5), "output": ANY}), metadata=ANY)
 def test_any_document_is_a_pipeline_or_a_placed_error(load: Load, spec: object, metadata: object) -> None:
     document = {"apiVersion": "govern.io/v1alpha1", "kind": "Pipeline", "metadata": metadata, "spec": spec}

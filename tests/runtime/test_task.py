@@ -110,7 +110,9 @@ def crash_and_restore(task: PartitionTask, table: dict[bytes, bytes], pipeline: 
 
 
 @pytest.mark.parametrize("piece_bytes", [checkpoint.PIECE_BYTES, 700], ids=["whole chunks", "chunks in pieces"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_a_crash_between_any_two_commits_changes_nothing(
     pipeline: LoadedPipeline,

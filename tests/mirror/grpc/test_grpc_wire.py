@@ -109,7 +109,9 @@ HEADERS = frame(Kind.HEADERS, 0x4, 1, b"\x83\x04\x05/any/\x86")
 PIECES = st.lists(st.one_of(st.binary(max_size=50), FRAMES, st.just(HEADERS)), max_size=8)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(preface=st.booleans(), pieces=PIECES)
 def test_what_cannot_be_read_passes_all_the_same(
     start_grpc: Callable[..., Process], echo: int, ports: list[int], preface: bool, pieces: list[bytes]
