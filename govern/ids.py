@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import uuid
 
 
 def uuid7(t_ns: int | None = None) -> str:
@@ -31,7 +30,8 @@ def _uuid7(t_ns: int, noise_bytes: bytes) -> str:
     noise = int.from_bytes(noise_bytes, "big")
     high = (millis & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (noise >> 62 & 0x0FFF)
     low = 0x8000_0000_0000_0000 | (noise & 0x3FFF_FFFF_FFFF_FFFF)
-    return str(uuid.UUID(int=high << 64 | low))
+    digits = f"{high << 64 | low:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def derived_id(*parts: str | int) -> str:

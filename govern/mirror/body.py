@@ -11,6 +11,7 @@ from govern.record import Payload
 #: Bounds on what a caller can put into a record beside the bodies (see also `recorder`); together far below
 #: RECORD_OVERHEAD_BYTES.
 TYPE_BYTES_MAX: Final = 512
+PATH_BYTES_MAX: Final = 4096
 #: All that is kept of the headers of one side.
 _HEADERS_BYTES_MAX: Final = 2048
 
@@ -103,6 +104,8 @@ class Body:
 
 def text(value: bytes, limit: int) -> str:
     """The value's first bytes as text that takes no more than `limit` bytes in UTF-8."""
+    if not value:
+        return ""
     found = value[:limit].decode("utf-8", "replace")
     return found if found.isascii() else found.encode()[:limit].decode("utf-8", "ignore")
 

@@ -7,8 +7,8 @@ failure costs the record, which is counted as dropped, and a line in the log.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,6 @@ _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0
 #: Bounds on what a caller can put into a record beside the bodies (see also `body`); together far below
 #: RECORD_OVERHEAD_BYTES.
 _ID_BYTES_MAX: Final = 1024
-_PATH_BYTES_MAX: Final = 4096
 #: A log line for the first failure and every thousandth: a failure per request must not flood the log.
 _LOG_EVERY: Final = 1000
 
@@ -60,14 +59,11 @@ class Exchange:
         "_sampled",
         "_status",
         "_t_request",
-        "_target",
         "id",
         "request_id",
     )
 
-    def __init__(
-        self, recorder: Recorder, route: Route, target: bytes, headers: Headers, *, said_id: bytes, t_request: int
-    ) -> None:
+    def __init__(self, recorder: Recorder, route: Route, headers: Headers, *, said_id: bytes, t_request: int) -> None:
         rules = recorder.rules
         self._recorder = recorder
         self._rules = rules
@@ -90,7 +86,6 @@ class Exchange:
         if self._sampled:
             limit, hold = recorder.config.body_bytes, recorder.hold if self._open else None
             self._route = route
-            self._target = target
             self._headers = headers
             self._response_headers: Headers = {}
             self._request = Body(limit, hold)
@@ -152,7 +147,8 @@ class Exchange:
         kept = self._rules.kept_headers
         traceparent = headers.get(b"traceparent", b"")
         if not _TRACEPARENT.fullmatch(traceparent):
-            traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01".encode()
+            ids = os.urandom(24).hex()
+            traceparent = f"00-{ids[:32]}-{ids[32:]}-01".encode()
         truncated: tuple[str, ...] = ()
         if self._request.cut or self._response.cut:
             truncated = tuple(
@@ -186,7 +182,7 @@ class Exchange:
                 dropped_before=recorder.spool.dropped,
                 source=recorder.source,
             ),
-            path=text(self._target.partition(b"?")[0], _PATH_BYTES_MAX),
+            path=self._route.path,
             grpc_status=self._grpc_status,
         )
 
@@ -228,7 +224,7 @@ class Recorder:
                 return None
             if said is not NOTHING_SAID:
                 route = self.rules.completed(route, said)
-            return Exchange(self, route, target, headers, said_id=said.id, t_request=t_request or self.clock())
+            return Exchange(self, route, headers, said_id=said.id, t_request=t_request or self.clock())
         except Exception as failure:  # noqa: BLE001 - a failure of capture must never reach the traffic
             self.lose(failure)
             return None

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from govern.mirror.body import TYPE_BYTES_MAX, text
+from govern.mirror.body import PATH_BYTES_MAX, TYPE_BYTES_MAX, text
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Shares, shares
 
@@ -26,6 +26,8 @@ class Route(NamedTuple):
     model: str
     version: str
     shares: Shares
+    #: As a record says it.
+    path: str
 
 
 class Said(NamedTuple):
@@ -58,7 +60,7 @@ class Rules:
         """The route, with what the message says in the place of what neither configuration nor path do."""
         model = route.model or text(said.model, TYPE_BYTES_MAX)
         version = route.version or text(said.version, TYPE_BYTES_MAX)
-        return Route(route.protocol, model, version, self.shares(self._config.service, model))
+        return Route(route.protocol, model, version, self.shares(self._config.service, model), route.path)
 
     def _find(self, method: bytes, path: bytes) -> Route | None:
         for wanted, pattern, rule in self._rules:
@@ -67,7 +69,8 @@ class Rules:
                 groups = match.groupdict()
                 model = self._config.model or _name(groups.get("model"))
                 version = self._config.revision or _name(groups.get("version"))
-                return Route(rule.protocol, model, version, self.shares(self._config.service, model))
+                fates = self.shares(self._config.service, model)
+                return Route(rule.protocol, model, version, fates, text(path, PATH_BYTES_MAX))
         return None
 
 
