@@ -67,8 +67,7 @@ class MirrorMiddleware:
         if recorder is None:
             return None
         target = scope.get("raw_path") or scope["path"].encode()
-        headers = {bytes(name): bytes(value) for name, value in scope["headers"]}
-        return recorder.begin(scope["method"].encode(), target, headers)
+        return recorder.begin(scope["method"].encode(), target, dict(scope["headers"]))
 
     def _open(self) -> Recorder | None:
         pid = os.getpid()
@@ -113,7 +112,7 @@ async def _observe(app: App, scope: Scope, receive: Receive, send: Send, exchang
             gone = "the client closed the connection before the response was complete"
         return message
 
-    async def observed_send(message: Message) -> None:
+    def observed_send(message: Message) -> Awaitable[None]:  # the server's own coroutine, without one around it
         nonlocal complete
         if message["type"] == "http.response.start":
             headers = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", ())}
@@ -123,7 +122,7 @@ async def _observe(app: App, scope: Scope, receive: Receive, send: Send, exchang
             if not message.get("more_body", False):
                 complete = True
                 exchange.finish(gone)  # before the last byte leaves
-        await send(message)
+        return send(message)
 
     try:
         await app(scope, observed_receive, observed_send)

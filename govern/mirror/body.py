@@ -14,6 +14,9 @@ TYPE_BYTES_MAX: Final = 512
 PATH_BYTES_MAX: Final = 4096
 #: All that is kept of the headers of one side.
 _HEADERS_BYTES_MAX: Final = 2048
+#: A body up to this size is hashed in one go at its end; a longer one as it passes, so that its last byte does not wait
+#: for the hash of all others.
+_HASHED_AT_ONCE_BYTES: Final = 16 * 1024
 
 Headers = Mapping[bytes, bytes]
 
@@ -42,7 +45,7 @@ class Body:
         hold: of an exchange that may yet be left out: its parts are held as they came, and hashed only if it is kept.
     """
 
-    __slots__ = ("_digest", "_held_bytes", "_hold", "_parts", "_room", "_unhashed", "cut", "size")
+    __slots__ = ("_digest", "_held_bytes", "_hold", "_parts", "_room", "cut", "size")
 
     def __init__(self, limit: int, hold: Hold | None = None) -> None:
         self.size = 0
@@ -50,10 +53,10 @@ class Body:
         self.cut = False
         self._room = limit
         self._parts: list[bytes] = []
-        self._digest = hashlib.sha256()
+        #: None as long as all of the body is in the parts, unhashed.
+        self._digest: hashlib._Hash | None = None
         self._hold = hold
         self._held_bytes = 0
-        self._unhashed = hold is not None
 
     def feed(self, data: bytes) -> None:
         size = len(data)
@@ -66,12 +69,13 @@ class Body:
                 fits = b""
         if len(fits) < size:
             self.cut = True
-            self._hash_held()  # from here on the body is hashed as it passes
         self._room = 0 if self.cut else self._room - size
+        if self._digest is None and (self.cut or (self._hold is None and self.size > _HASHED_AT_ONCE_BYTES)):
+            self._digest = hashlib.sha256(b"".join(self._parts))  # from here on the body is hashed as it passes
+        if self._digest is not None:
+            self._digest.update(data)
         if fits:
             self._parts.append(fits)
-        if not self._unhashed:
-            self._digest.update(data)
 
     def release(self) -> None:
         """Give back what was held."""
@@ -85,21 +89,16 @@ class Body:
             headers: names in lower case.
             kept: the names of those that the record keeps.
         """
-        self._hash_held()
+        body = b"".join(self._parts)
+        digest = self._digest or hashlib.sha256(body)
         return Payload(
             content_type=text(headers.get(b"content-type", b""), TYPE_BYTES_MAX),
             content_encoding=text(headers.get(b"content-encoding", b""), TYPE_BYTES_MAX),
-            body=b"".join(self._parts),
+            body=body,
             size=self.size,
-            sha256=self._digest.hexdigest(),
+            sha256=digest.hexdigest(),
             headers=_kept(headers, kept),
         )
-
-    def _hash_held(self) -> None:
-        if self._unhashed:
-            self._unhashed = False
-            for part in self._parts:
-                self._digest.update(part)
 
 
 def text(value: bytes, limit: int) -> str:

@@ -7,7 +7,6 @@ failure costs the record, which is counted as dropped, and a line in the log.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from govern.ids import uuid7
+from govern.ids import Ids
 from govern.mirror.agent import AgentInfo, agent_name
 from govern.mirror.body import Body, Headers, Hold, text
 from govern.mirror.cipher import FrameCipher, needed_key
@@ -72,7 +71,7 @@ class Exchange:
         self._broken = False
         self._status = 0
         self._grpc_status = ""
-        self.id = uuid7(self._t_request)
+        self.id = recorder.ids.uuid7(t_request)
         self.request_id = text(said_id, _ID_BYTES_MAX) or self.id
         for name in rules.id_headers:
             value = headers.get(name)
@@ -143,12 +142,10 @@ class Exchange:
             recorder.lose(failure)
 
     def _record(self, error: str, *, failed: bool) -> Inference:
-        recorder, config, headers = self._recorder, self._recorder.config, self._headers
+        recorder, config, route, headers = self._recorder, self._recorder.config, self._route, self._headers
         kept = self._rules.kept_headers
-        traceparent = headers.get(b"traceparent", b"")
-        if not _TRACEPARENT.fullmatch(traceparent):
-            ids = os.urandom(24).hex()
-            traceparent = f"00-{ids[:32]}-{ids[32:]}-01".encode()
+        told = headers.get(b"traceparent")
+        parent = told[:55].decode() if told and _TRACEPARENT.fullmatch(told) else recorder.ids.traceparent()
         truncated: tuple[str, ...] = ()
         if self._request.cut or self._response.cut:
             truncated = tuple(
@@ -159,20 +156,20 @@ class Exchange:
             schema_version=SCHEMA_VERSION,
             id=self.id,
             request_id=self.request_id,
-            traceparent=traceparent[:55].decode(),
+            traceparent=parent,
             namespace=config.namespace,
             service=config.service,
-            model=self._route.model,
-            revision=self._route.version,
+            model=route.model,
+            revision=route.version,
             endpoint=config.endpoint,
-            protocol=self._route.protocol,
+            protocol=route.protocol,
             t_request=self._t_request,
             t_response=recorder.clock(),
             status_code=self._status,
             request=self._request.payload(headers, kept),
             response=self._response.payload(answer, kept),
             error=error,
-            sampling=self._route.shares.label(failed=failed),
+            sampling=route.sampling_failed if failed else route.sampling,
             truncated=truncated,
             synthetic=is_synthetic(headers),
             capture=Capture(
@@ -182,7 +179,7 @@ class Exchange:
                 dropped_before=recorder.spool.dropped,
                 source=recorder.source,
             ),
-            path=self._route.path,
+            path=route.path,
             grpc_status=self._grpc_status,
         )
 
@@ -204,6 +201,7 @@ class Recorder:
         self.source = source
         self.rules = Rules(config)
         self.hold = Hold(config.sampling.held_bytes)
+        self.ids = Ids()
         self.encode = msgspec.msgpack.Encoder().encode
         self._failures = 0
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from govern.mirror.body import PATH_BYTES_MAX, TYPE_BYTES_MAX, text
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Shares, shares
+from govern.record import Sampling
 
 #: Paths whose rule is remembered: a pod serves a few models.
 _PATHS_REMEMBERED: Final = 1024
@@ -28,6 +29,9 @@ class Route(NamedTuple):
     shares: Shares
     #: As a record says it.
     path: str
+    #: What its records say of their sampling, and those of requests that failed.
+    sampling: Sampling
+    sampling_failed: Sampling
 
 
 class Said(NamedTuple):
@@ -60,7 +64,7 @@ class Rules:
         """The route, with what the message says in the place of what neither configuration nor path do."""
         model = route.model or text(said.model, TYPE_BYTES_MAX)
         version = route.version or text(said.version, TYPE_BYTES_MAX)
-        return Route(route.protocol, model, version, self.shares(self._config.service, model), route.path)
+        return self._route(route.protocol, model, version, route.path)
 
     def _find(self, method: bytes, path: bytes) -> Route | None:
         for wanted, pattern, rule in self._rules:
@@ -69,9 +73,12 @@ class Rules:
                 groups = match.groupdict()
                 model = self._config.model or _name(groups.get("model"))
                 version = self._config.revision or _name(groups.get("version"))
-                fates = self.shares(self._config.service, model)
-                return Route(rule.protocol, model, version, fates, text(path, PATH_BYTES_MAX))
+                return self._route(rule.protocol, model, version, text(path, PATH_BYTES_MAX))
         return None
+
+    def _route(self, protocol: str, model: str, version: str, path: str) -> Route:
+        fates = self.shares(self._config.service, model)
+        return Route(protocol, model, version, fates, path, fates.label(failed=False), fates.label(failed=True))
 
 
 def _name(group: bytes | None) -> str:

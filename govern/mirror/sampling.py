@@ -10,15 +10,11 @@ from __future__ import annotations
 import hashlib
 from enum import Enum
 from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from govern.record import Sampling
-
-#: Labels that are remembered: two of each rate in the configuration.
-_LABELS_REMEMBERED: Final = 256
 
 
 class Rate(BaseModel):
@@ -82,7 +78,6 @@ class Shares(NamedTuple):
             return Fate.KEPT
         return Fate.OPEN if point < self.errors else Fate.LEFT_OUT
 
-    @lru_cache(_LABELS_REMEMBERED)  # noqa: B019 - keyed by values that no one needs to free
     def label(self, *, failed: bool) -> Sampling:
         """What a record says: its share is the probability with which a request of its outcome was kept."""
         if self.rate >= 1:

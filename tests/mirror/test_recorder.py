@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from govern.errors import Unavailable
+from govern.mirror.body import Body, Hold
 from govern.mirror.config import MirrorConfig
 from govern.mirror.folder import held_bytes
 from govern.mirror.inspect import inspect_agents
@@ -235,6 +236,20 @@ def test_every_error_is_kept_and_says_with_which_probability(make_config: MakeCo
         assert each.sampling.rate == (0.1 if name in kept else 1.0)
     body = found["status-r0"].response
     assert (body.body, body.size, body.sha256) == (b"a body", 6, hashlib.sha256(b"a body").hexdigest())
+
+
+@pytest.mark.parametrize("piece", [1_000, 7_000, 70_000])
+@pytest.mark.parametrize("limit", [0, 5_000, 20_000, 1_000_000])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_body_has_its_digest_however_it_comes(piece: int, limit: int, held: bool) -> None:
+    whole = os.urandom(60_000)
+    body = Body(limit, Hold(1_000_000) if held else None)
+    for at in range(0, len(whole), piece):
+        body.feed(whole[at : at + piece])
+    found = body.payload({}, ())
+    assert (found.body, found.size) == (whole[:limit], len(whole))
+    assert found.sha256 == hashlib.sha256(whole).hexdigest()
+    assert body.cut == (limit < len(whole))
 
 
 def test_a_share_of_the_errors_and_a_status_of_ones_own(make_config: MakeConfig, spool_dir: Path) -> None:
