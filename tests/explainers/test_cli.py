@@ -144,7 +144,7 @@ def test_serve_answers_and_ends_with_sigterm(place: Path, embedded_url: str, uni
         metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60).text
         assert "govern_explanations_total{" in metrics
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(60) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()

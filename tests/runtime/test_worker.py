@@ -188,9 +188,9 @@ async def test_killed_and_stopped_at_random_it_publishes_everything_once(
         sent = 0
         for _ in range(kills):
             step = chance.randint(40, 160)
+            end = await bus.end_offset(Partition(topic(unique, "checkpoints"), 0))
             await publish(bus, unique, make_inference, range(sent, sent + step), rows=3)
             sent += step
-            end = await bus.end_offset(Partition(topic(unique, "checkpoints"), 0))
             async with asyncio.timeout(DEADLINE_S):  # some progress first, so that there is something to lose
                 while await bus.end_offset(Partition(topic(unique, "checkpoints"), 0)) <= end:
                     await asyncio.sleep(0.01)
