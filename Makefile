@@ -11,6 +11,7 @@ PIP := -m pip --disable-pip-version-check
 ROWS ?=
 DEMO_FLAGS ?= $(if $(ROWS),--rows $(ROWS))
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 # Tests wait for processes, brokers and clocks more than they compute: two at a time, also on two cores.
 TEST_WORKERS ?= 2
 PYTEST := -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
@@ -26,7 +27,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: help
 help: ## List the tasks.
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/.ready ## The main job on real data, on this machine alone (ROWS=n for more; Ctrl-C ends it).
@@ -67,6 +68,12 @@ format: .venv/.ready ## Format the code and mend what ruff can.
 .PHONY: bench
 bench: system .venv/.ready .venv-alibi/.ready ## The benchmarks; each prints a table with ratios.
 	for file in tests/bench/*.py; do echo "== $$file"; .venv-alibi/bin/python $$file; done
+
+.PHONY: bench-capture
+bench-capture: system .venv/.ready ## What capture costs, as docs/capture/performance.md has it (BENCH_FLAGS="--seconds 1").
+	.venv/bin/python -m tests.bench.capture --markdown $(BENCH_FLAGS)
+	.venv/bin/python -m tests.bench.capture_hour --markdown
+	.venv/bin/python -m tests.bench.capture_grpc --markdown
 
 .PHONY: system
 system: ## Name the system packages that the tests need and this machine lacks.

@@ -1,179 +1,203 @@
-"""What capture of gRPC costs: a Python server, called directly and through the proxy with capture on.
+"""What capture of gRPC costs: nginx answers V2 calls, asked directly and through the proxy with capture on.
 
-    python -m tests.bench.capture_grpc [--seconds 10] [--callers 2]
+    python -m tests.bench.capture_grpc [--seconds 3] [--repeats 4] [--markdown]
 
-The proxy has a core of its own; server and callers share the other one. Two runs each: about 200 calls a second
-(callers that wait between calls), and as many as 16 calls at a time can get answered. Callers and server are Python,
-too, so saturation is theirs before it is the proxy's; what the proxy itself takes are its CPU seconds. A table is
-printed and no time is asserted: the machine may be shared.
+The proxy has a core of its own; nginx and h2load, both in C so that they do not dominate, share the other one. Direct
+and proxied take turns: at 100 calls a second, one at a time, since h2load's clock ticks every 10 ms and more would come
+in bunches; and at saturation, over few connections with many calls at a time and over one. What is measured is the
+relay and the recording: there is no shipper, and once the spool is full records are dropped and counted, so it is large
+enough for all calls. A table is printed and no time is asserted: the machine may be shared.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import json
-import random
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-
-import grpc
 
 from govern.codecs.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.inspect import inspect_agents
-from tests.bench.capturing.load import cpu_s
+from tests.bench.capturing.load import cpu_s, status_bytes
 from tests.bench.capturing.setting import MEASURED_CORE, OTHER_CORE
-from tests.services.process import Process, free_port, listening
+from tests.bench.capturing.table import Table, circumstances, told
+from tests.services.process import Process, free_port, listening, require
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 #: About 1 KB on the wire.
 VALUES: Final = 128
-#: Calls at a time of all callers together, and the wait between the calls of each when paced.
-CONCURRENT: Final = {"paced": 20, "saturated": 16}
-PAUSE_S: Final = (0.05, 0.15)
+SHARES: Final = (0.5, 0.99, 0.999)
+#: Room for all that some tens of seconds of calls leave behind.
+SPOOL_BYTES: Final = 2 * 1024 * 1024 * 1024
+CPU_MS: Final = 150.0
+
+#: nginx answers a call with a file and trailers; the inner server takes GET only.
+NGINX: Final = """
+user root; worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_body_buffer_size 1m; default_type application/grpc;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream inner {{ server 127.0.0.1:{inner}; keepalive 64; }}
+  server {{ listen 127.0.0.1:{inner}; root {folder}; }}
+  server {{
+    listen 127.0.0.1:{port} http2; add_trailer grpc-status 0;
+    location / {{
+      rewrite .* /answer break; proxy_method GET; proxy_pass http://inner; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_pass_request_body off; proxy_set_header Content-Length "";
+    }}
+  }}
+}}
+"""
+
+
+class Shape(NamedTuple):
+    name: str
+    connections: int
+    #: Calls at a time on each connection.
+    concurrent: int
+    #: Calls a second; without one, all that the server can do.
+    rate: int | None = None
+
+
+SHAPES: Final = (
+    Shape("100/s", 1, 1, rate=100),
+    Shape("saturated, 8 x 4", 8, 4),
+    Shape("saturated, 1 x 16", 1, 16),
+)
 
 
 class Run(NamedTuple):
-    """One run of all callers; times in milliseconds, CPU in seconds."""
-
-    n_calls: int
     per_s: float
-    p50_ms: float
-    p99_ms: float
-    proxy_cpu_s: float
+    #: Of all calls, sorted.
+    took_us: list[int]
+    #: Of the proxy.
+    cpu_s: float
+
+
+class Setting(NamedTuple):
+    direct: int
+    proxied: int
+    proxy: Process
+    folder: Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10, help="length of each run")
-    parser.add_argument("--callers", type=int, default=2, help="processes that call")
-    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--call", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--pace", choices=CONCURRENT, help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=3, help="length of each turn")
+    parser.add_argument("--repeats", type=int, default=4, help="turns that each of a pair takes")
+    parser.add_argument("--markdown", action="store_true", help="as docs/capture/performance.md has it")
     options = parser.parse_args()
-    if options.serve:
-        asyncio.run(serve(options.serve))
-    elif options.call:
-        share = CONCURRENT[options.pace] // options.callers
-        print(json.dumps(asyncio.run(call(options.call, share, options.pace, options.seconds))))
-    else:
-        measure(options.seconds, options.callers)
-
-
-def measure(seconds: float, n_callers: int) -> None:
-    with setting() as (direct, proxied, proxy, spool):
-        runs = {
-            (pace, way): load(port, pace, seconds, n_callers, proxy if way == "proxied" else None)
-            for pace in CONCURRENT
-            for way, port in (("direct", direct), ("proxied", proxied))
-        }
-        (agent,) = inspect_agents(spool)
-        report(runs)
-        counts = agent.counts
-        print(f"\nseen {counts.seen:,} = captured {counts.captured:,} + dropped {counts.dropped:,}")
+    circumstances("tests.bench.capture_grpc", h2load="--version", nginx="-v")
+    with setting() as at:
+        table = Table("", *COLUMNS, markdown=options.markdown)
+        lines = [line for shape in SHAPES for line in measured(at, table, shape, options.seconds, options.repeats)]
+        peak_mb = status_bytes(at.proxy.pid, "VmHWM") / 2**20
+        (agent,) = inspect_agents(at.folder / "spool")
+    lines.append(f"peak memory of the proxy {peak_mb:.1f} MB")
+    lines.append(f"seen {agent.counts.seen:,} = captured {agent.counts.captured:,} + dropped {agent.counts.dropped:,}")
+    told(iter(lines), markdown=options.markdown)
 
 
 @contextlib.contextmanager
-def setting() -> Iterator[tuple[int, int, Process, Path]]:
-    """A server and the proxy, pinned: ports, the proxy's process, the spool."""
+def setting() -> Iterator[Setting]:
+    """nginx and the proxy, pinned."""
+    for program, package in (("h2load", "nghttp2-client"), ("taskset", "util-linux")):
+        require(program, package=package)
+    nginx = require("nginx", package="nginx-light", folders=["/usr/sbin"])
     folder = Path(tempfile.mkdtemp(prefix="govern-bench-", dir=default_spool_dir().parent))
-    direct, proxied = free_port(), free_port()
+    direct, inner, proxied = free_port(), free_port(), free_port()
+    request = ModelInferRequest(model_name="income")
+    request.inputs.add(name="x", datatype="FP64", shape=[1, VALUES]).contents.fp64_contents.extend(range(VALUES))
+    answer = ModelInferResponse(model_name="income")
+    answer.outputs.add(name="y", datatype="FP64", shape=[1, 1]).contents.fp64_contents.append(0.5)
+    (folder / "request").write_bytes(framed(request.SerializeToString()))
+    (folder / "answer").write_bytes(framed(answer.SerializeToString()))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=direct, inner=inner))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
 
         def start(core: str, port: int, *command: str) -> Process:
-            process = Process(["taskset", "-c", core, sys.executable, *command], log=folder / f"{port}.log")
+            process = Process(["taskset", "-c", core, *command], log=folder / f"{port}.log")
             process.start(lambda _: listening(port))
             stack.callback(process.stop)
             return process
 
-        start(OTHER_CORE, direct, *("-m", "tests.bench.capture_grpc", "--serve", str(direct)))
+        start(OTHER_CORE, direct, nginx, "-c", str(folder / "nginx.conf"))
         proxy = start(
             MEASURED_CORE,
             proxied,
-            *("-m", "govern.cli.main", "mirror", "grpc", "--listen", f"127.0.0.1:{proxied}"),
+            *("env", f"PYTHONPATH={Path(__file__).parents[2]}", f"GOVERN_MIRROR_SPOOL_BYTES={SPOOL_BYTES}"),
+            *(sys.executable, "-m", "govern.cli.main", "mirror", "grpc", "--listen", f"127.0.0.1:{proxied}"),
             *("--upstream", f"http://127.0.0.1:{direct}", "--spool-dir", str(folder / "spool")),
         )
-        yield direct, proxied, proxy, folder / "spool"
+        yield Setting(direct, proxied, proxy, folder)
 
 
-async def serve(port: int) -> None:
-    """Answer every ModelInfer with the same response."""
-    answer = ModelInferResponse(model_name="income")
-    answer.outputs.add(name="y", datatype="FP64", shape=[1, 1]).contents.fp64_contents.append(0.5)
-    data = answer.SerializeToString()
-
-    async def infer(_request: bytes, _context: object) -> bytes:
-        return data
-
-    handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    await server.wait_for_termination()
+def framed(message: bytes) -> bytes:
+    """A message behind its prefix, as it is on the wire."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-async def call(port: int, concurrent: int, pace: str, seconds: float) -> list[float]:
-    """Call for some seconds; the time that each call took, in milliseconds."""
-    request = ModelInferRequest(model_name="income")
-    request.inputs.add(name="x", datatype="FP64", shape=[1, VALUES]).contents.fp64_contents.extend(range(VALUES))
-    data = request.SerializeToString()
-    took_ms: list[float] = []
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        infer = channel.unary_unary(METHOD)
-        end = time.monotonic() + seconds
-
-        async def caller() -> None:
-            while time.monotonic() < end:
-                if pace == "paced":
-                    await asyncio.sleep(random.uniform(*PAUSE_S))
-                start = time.perf_counter()
-                await infer(data)
-                took_ms.append((time.perf_counter() - start) * 1000)
-
-        await asyncio.gather(*(caller() for _ in range(concurrent)))
-    return took_ms
+COLUMNS: Final = ("calls/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU ms/1000")
 
 
-def load(port: int, pace: str, seconds: float, n_callers: int, proxy: Process | None) -> Run:
-    """Run the callers; CPU is that of the proxy meanwhile."""
-    before = cpu_s(proxy.pid) if proxy else 0.0
-    command = [
-        *("taskset", "-c", OTHER_CORE, sys.executable, "-m", "tests.bench.capture_grpc", "--call", str(port)),
-        *("--pace", pace, "--seconds", str(seconds), "--callers", str(n_callers)),
-    ]
-    callers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(n_callers)]
-    took_ms = [each for caller in callers for each in json.loads(caller.communicate()[0])]
-    cuts = statistics.quantiles(took_ms, n=100)
-    return Run(
-        n_calls=len(took_ms),
-        per_s=len(took_ms) / seconds,
-        p50_ms=cuts[49],
-        p99_ms=cuts[98],
-        proxy_cpu_s=cpu_s(proxy.pid) - before if proxy else 0.0,
-    )
+def measured(at: Setting, table: Table, shape: Shape, seconds: int, repeats: int) -> Iterator[str]:
+    """Print the rows of a shape, direct and proxied; what follows from them."""
+    turns = [tuple(load(at, port, shape, seconds) for port in (at.direct, at.proxied)) for _ in range(repeats)]
+    direct, proxied = zip(*turns, strict=True)
+    cpu_ms = 1e6 * sum(each.cpu_s for each in proxied) / sum(len(each.took_us) for each in proxied)
+    for way, runs, cpu in (("direct", direct, ""), ("proxied", proxied, f"{cpu_ms:.0f}")):
+        per_s = statistics.median(each.per_s for each in runs)
+        latencies = (f"{quantile_ms(runs, share):.3f}" for share in SHARES)
+        table.row(f"{way} {shape.name}", f"{per_s:,.0f}", *latencies, cpu)
+    if shape.rate:
+        p50, p99, p999 = (quantile_ms(proxied, share) - quantile_ms(direct, share) for share in SHARES)
+        yield f"{shape.name}: added p50 {p50:+.3f} ms, p99 {p99:+.3f} ms, p99.9 {p999:+.3f} ms"
+        return
+    ratios = [mine.per_s / other.per_s for mine, other in zip(proxied, direct, strict=True)]
+    spread = f"turns {min(ratios):.1%} to {max(ratios):.1%}"
+    met = "yes" if cpu_ms <= CPU_MS else "no"
+    yield f"{shape.name}: throughput kept {statistics.median(ratios):.1%} of direct, {spread}"
+    yield f"{shape.name}: CPU of the proxy per 1,000 calls {cpu_ms:.0f} ms (<= {CPU_MS:.0f} ms: {met})"
 
 
-def report(runs: dict[tuple[str, str], Run]) -> None:
-    line = "{:<20}" + "{:>20}" * 4
-    print(line.format("", "calls/s", "p50 ms", "p99 ms", "proxy CPU s/1000"))
-    for (pace, way), run in runs.items():
-        spent = f"{run.proxy_cpu_s / run.n_calls * 1000:.3f}" if way == "proxied" else ""
-        print(line.format(f"{pace}, {way}", f"{run.per_s:,.0f}", f"{run.p50_ms:.3f}", f"{run.p99_ms:.3f}", spent))
-    slow, through = runs["paced", "direct"], runs["paced", "proxied"]
-    print(f"\nadded when paced: p50 {through.p50_ms - slow.p50_ms:+.3f} ms, p99 {through.p99_ms - slow.p99_ms:+.3f} ms")
-    full, kept = runs["saturated", "direct"], runs["saturated", "proxied"]
-    print(f"throughput kept at saturation: {kept.per_s / full.per_s:.1%} of the server alone")
+def quantile_ms(runs: Sequence[Run], share: float) -> float:
+    """Of the latencies of all runs together."""
+    took_us = sorted(each for run in runs for each in run.took_us)
+    return took_us[min(int(share * len(took_us)), len(took_us) - 1)] / 1000
+
+
+def load(at: Setting, port: int, shape: Shape, seconds: int) -> Run:
+    before = cpu_s(at.proxy.pid)
+    calls = at.folder / "calls"
+    calls.unlink(missing_ok=True)  # h2load would append
+    ran = subprocess.run(
+        [
+            *("taskset", "-c", OTHER_CORE, "h2load", "-D", str(seconds)),
+            *(f"-c{shape.connections}", f"-m{shape.concurrent}", f"--log-file={calls}"),
+            *([f"--rps={shape.rate}"] if shape.rate else []),
+            *("-d", str(at.folder / "request"), "-H", "content-type: application/grpc", "-H", "te: trailers"),
+            f"http://127.0.0.1:{port}{METHOD}",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", ran)
+    if found is None or int(found[1]) == 0 or int(found[2]) or int(found[3]):
+        raise SystemExit(f"calls failed:\n{ran}")
+    took_us = [int(line.split()[2]) for line in calls.read_text().splitlines()]
+    return Run(int(found[1]) / seconds, took_us, cpu_s(at.proxy.pid) - before)
 
 
 if __name__ == "__main__":

@@ -1,108 +1,157 @@
-"""One run of wrk, and what the watched processes took meanwhile."""
+"""One run of a load generator, and what the watched processes took meanwhile."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import statistics
 import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from tests.bench.capturing import people
 from tests.bench.capturing.setting import OTHER_CORE
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 SAMPLE_S: Final = 0.1
 
+BODY: Final = '{{"inputs":[{{"name":"x","shape":[1],"datatype":"BYTES","data":["{value}"]}}]}}'
 WRK: Final = """
+local bodies = {%s}
+local requests, asked = {}, 0
 wrk.method = "POST"
-wrk.body = '{{"inputs":[{{"name":"x","shape":[1],"datatype":"BYTES","data":["' .. string.rep("x", {length}) .. '"]}}]}}'
+wrk.body = bodies[1]
 wrk.headers["Content-Type"] = "application/json"
-{delay}
+if #bodies > 1 then
+  function init()
+    for i, body in ipairs(bodies) do requests[i] = wrk.format(nil, nil, nil, body) end
+  end
+  function request()
+    asked = asked %% #requests + 1
+    return requests[asked]
+  end
+end
 function done(summary, latency, requests)
   local bad = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status
     + summary.errors.timeout
-  io.write(string.format('{{"requests":%d,"us":%d,"p50":%.1f,"p99":%.1f,"p999":%.1f,"errors":%d}}',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency:percentile(99.9), bad))
+  io.write(string.format('{"us":%%d,"requests":%%d,"errors":%%d,"latency":[', summary.duration, summary.requests, bad))
+  for i = 1, #latency do
+    local us, count = latency(i)
+    io.write(string.format('%%s[%%d,%%d]', i > 1 and ',' or '', us, count))
+  end
+  io.write(']}')
 end
 """
-#: Paced: 50 connections that wait 100 ms on average, which makes about 500 requests a second.
-CONNECTIONS: Final = {"paced": 50, "saturated": 32}
-DELAY: Final = {"paced": "function delay() return math.random(50, 150) end", "saturated": ""}
+#: Of wrk, which saturates.
+CONNECTIONS: Final = 32
+PACED: Final = Path(__file__).with_name("paced.py")
 
 
 class Payload(NamedTuple):
     path: str
-    #: Of the one value in the request.
-    length: int
+    #: What is asked, in turn.
+    bodies: Callable[[], list[str]]
+
+
+def of_length(length: int) -> Callable[[], list[str]]:
+    """One body, with one value so long."""
+    return lambda: [BODY.format(value="x" * length)]
 
 
 PAYLOADS: Final = {
-    "1KB": Payload("/v2/models/small/infer", 950),
-    "100KB": Payload("/v2/models/large/infer", 102_330),
-    "SSE": Payload("/v1/chat/completions", 950),
+    "1KB": Payload("/v2/models/small/infer", of_length(950)),
+    "100KB": Payload("/v2/models/large/infer", of_length(102_330)),
+    "SSE": Payload("/v1/chat/completions", of_length(950)),
+    "ACS": Payload("/v2/models/employment/infer", people.bodies),
 }
 
 
 class Answers(NamedTuple):
-    """What wrk saw; times in milliseconds."""
+    """What was seen in one run, or in several of the same kind."""
 
-    n_requests: int
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
+    #: Requests by latency in microseconds; wrk adds some that a slow answer kept it from sending, so they are more.
+    latency: Counter[int]
+    #: How long each run took, and how many requests it had.
+    runs: tuple[tuple[float, int], ...]
     n_errors: int
 
-
-class Memory(NamedTuple):
-    """Resident memory of one process, mean of the first and of the last third of a run."""
-
-    first_bytes: float
-    last_bytes: float
+    def __add__(self, other: object) -> Answers:
+        if not isinstance(other, Answers):
+            return NotImplemented
+        return Answers(self.latency + other.latency, self.runs + other.runs, self.n_errors + other.n_errors)
 
     @property
-    def growth(self) -> float:
-        return self.last_bytes / self.first_bytes - 1
+    def n_requests(self) -> int:
+        return sum(count for _, count in self.runs)
+
+    @property
+    def per_s(self) -> float:
+        """The median of the runs: one that a stranger on the machine slowed down does not count."""
+        return statistics.median(count / seconds for seconds, count in self.runs)
+
+    def quantile_ms(self, share: float) -> float:
+        """Of the latencies of all runs together."""
+        wanted = share * self.latency.total()
+        seen = 0
+        for us, count in sorted(self.latency.items()):
+            seen += count
+            if seen >= wanted:
+                return us / 1000
+        raise SystemExit("no request was answered")
 
 
-def load(port: int, payload: str, pace: str, seconds: int, watched: Sequence[int]) -> tuple[Answers, list[Memory]]:
-    """Run wrk, and sample the memory of the watched processes as long as it runs."""
-    path, length = PAYLOADS[payload]
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(WRK.format(length=length, delay=DELAY[pace]))
+class Watch:
+    """Samples the resident memory of processes, by name."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self.samples: dict[str, list[int]] = {name: [] for name in pids}
+
+    def look(self) -> None:
+        for name, pid in self._pids.items():
+            self.samples[name].append(status_bytes(pid, "VmRSS"))
+
+
+def load(port: int, payload: str, rate: int | None, seconds: float, watch: Watch) -> Answers:
+    """Run the load generator, and watch as long as it runs.
+
+    Args:
+        rate: requests a second; without one wrk asks for all that the server can do.
+    """
+    path, bodies = PAYLOADS[payload].path, PAYLOADS[payload].bodies()
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script, tempfile.TemporaryFile("w+") as asked:
+        script.write(WRK % ",".join(f"'{body}'" for body in bodies))
         script.flush()
-        wrk = ["wrk", "-t1", f"-c{CONNECTIONS[pace]}", f"-d{seconds}s", "-s", script.name]
+        asked.write("\n".join(bodies))
+        asked.seek(0)
+        wrk = [
+            *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "-s", script.name),
+            f"http://127.0.0.1:{port}{path}",
+        ]
+        paced = [sys.executable, str(PACED), str(port), path, str(rate), str(seconds)]
         running = subprocess.Popen(
-            ["taskset", "-c", OTHER_CORE, *wrk, f"http://127.0.0.1:{port}{path}"], stdout=subprocess.PIPE, text=True
+            ["taskset", "-c", OTHER_CORE, *(paced if rate else wrk)],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        samples = []
-        while running.poll() is None:
-            samples.append([status_bytes(pid, "VmRSS") for pid in watched])
-            time.sleep(SAMPLE_S)
-        told, _ = running.communicate()
+        while True:  # it says nothing before it ends: the pipe does not fill
+            watch.look()
+            try:
+                told, _ = running.communicate(timeout=SAMPLE_S)
+                break
+            except subprocess.TimeoutExpired:
+                continue
     if running.returncode:
-        raise SystemExit(f"wrk failed with status {running.returncode}:\n{told}")
-    return answers(json.loads(told[told.rindex("{") :])), [thirds(each) for each in zip(*samples, strict=True)]
-
-
-def answers(found: dict[str, Any]) -> Answers:
-    return Answers(
-        n_requests=found["requests"],
-        per_s=found["requests"] / (found["us"] / 1e6),
-        p50_ms=found["p50"] / 1000,
-        p99_ms=found["p99"] / 1000,
-        p999_ms=found["p999"] / 1000,
-        n_errors=found["errors"],
-    )
-
-
-def thirds(samples: Sequence[int]) -> Memory:
-    third = max(1, len(samples) // 3)
-    return Memory(sum(samples[:third]) / third, sum(samples[-third:]) / third)
+        raise SystemExit(f"the load generator failed with status {running.returncode}:\n{told}")
+    found = json.loads(told[told.rindex("{") :])
+    latency = Counter[int](dict(found["latency"]))
+    return Answers(latency, ((found["us"] / 1e6, found["requests"]),), found["errors"])
 
 
 def cpu_s(pid: int) -> float:

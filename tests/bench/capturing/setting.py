@@ -1,7 +1,8 @@
 """The servers of the benchmark, each pinned: model servers, proxies, one shipper, a broker.
 
-What is measured has a core of its own; the model servers behind a proxy, wrk, the shipper and the broker share the
-other one. All capture goes into one spool.
+What is measured has a core of its own; the model servers behind a proxy, the load generator, the shipper and the broker
+share the other one. The broker would be on another machine: it runs in the scheduler's class `idle`, so that it takes
+only what the others leave. All capture goes into one spool.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ TREE: Final = Path(__file__).parents[3]
 
 #: What one agent may keep in memory: half of the default, so that the runs without Kafka reach it sooner.
 SPOOL_BYTES: Final = 64 * 1024 * 1024
+#: What lies on disk while Kafka is away: little of an hour's traffic, so that its end is seen, too.
+DISK_BYTES: Final = 256 * 1024 * 1024
 #: The shipper backs off while Kafka is away, and then has full spools to carry, on a core that it shares.
-SHIPPED_DEADLINE_S: Final = 120.0
+SHIPPED_DEADLINE_S: Final = 300.0
 
 #: The inner server answers what was read whole: nginx would answer a body of 100 KB before it has come, and wrk cannot
 #: bear that.
@@ -56,6 +59,21 @@ http {{
   }}
 }}
 """
+#: A hop without capture, to be compared with the proxy.
+HOP: Final = """
+worker_processes 1; daemon off; pid {folder}/hop.pid; error_log {folder}/hop-error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream model {{ server 127.0.0.1:{upstream}; keepalive 64; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{ proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  }}
+}}
+"""
 ANSWER: Final = '{"outputs":[{"name":"p","shape":[1],"datatype":"FP64","data":[0.5]}]}'
 
 
@@ -69,6 +87,7 @@ class Setting(NamedTuple):
     same application without and with capture."""
 
     nginx: Server
+    hop: Server
     proxy: Server
     streaming: Server
     streaming_proxy: Server
@@ -105,12 +124,14 @@ def setting(*, embedded: bool) -> Iterator[Setting]:
         memory = Path(tempfile.mkdtemp(prefix="govern-bench-", dir=default_spool_dir().parent))
         stack.callback(shutil.rmtree, memory)
         os.sched_setaffinity(0, {int(OTHER_CORE)})  # the broker inherits it
-        kafka = None if embedded else stack.enter_context(Kafka())
+        with yielding():
+            kafka = None if embedded else stack.enter_context(Kafka())
         start = Starter(stack, folder, memory / "spool", f"embedded://{folder}/bus.db" if kafka is None else kafka.url)
         shipper = start.shipper()
         nginx, streaming = start.nginx(), start.app(OTHER_CORE, "bare")
         yield Setting(
             nginx=nginx,
+            hop=start.hop(nginx.port),
             proxy=start.proxy(nginx.port),
             streaming=streaming,
             streaming_proxy=start.proxy(streaming.port),
@@ -122,6 +143,16 @@ def setting(*, embedded: bool) -> Iterator[Setting]:
         )
 
 
+@contextlib.contextmanager
+def yielding() -> Iterator[None]:
+    """What is started within takes only what all others leave."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 class Starter:
     """Starts servers that share one configuration, and stops them with the stack."""
 
@@ -130,18 +161,23 @@ class Starter:
         self._folder = folder
         self._environment = (
             f"PYTHONPATH={TREE}",
+            # One model predicts on one core: threads that wait for each other would only spin.
+            "OMP_NUM_THREADS=1",
             f"GOVERN_BUS={bus}",
             f"GOVERN_MIRROR_SPOOL_DIR={spool}",
             f"GOVERN_MIRROR_SPOOL_BYTES={SPOOL_BYTES}",
+            f"GOVERN_MIRROR_DISK_DIR={folder}/disk",
+            f"GOVERN_MIRROR_DISK_BYTES={DISK_BYTES}",
         )
 
     def nginx(self) -> Server:
         port, inner = free_port(), free_port()
-        settings = self._folder / "nginx.conf"
-        settings.write_text(NGINX.format(folder=self._folder, port=port, inner=inner, answer=ANSWER))
-        return self._start(
-            OTHER_CORE, port, [require("nginx", package="nginx-light", folders=["/usr/sbin"]), "-c", str(settings)]
-        )
+        settings = NGINX.format(folder=self._folder, port=port, inner=inner, answer=ANSWER)
+        return self._nginx(OTHER_CORE, port, settings)
+
+    def hop(self, upstream: int) -> Server:
+        port = free_port()
+        return self._nginx(MEASURED_CORE, port, HOP.format(folder=self._folder, port=port, upstream=upstream))
 
     def app(self, core: str, factory: str) -> Server:
         port = free_port()
@@ -157,6 +193,13 @@ class Starter:
         port = free_port()
         listen = ["--metrics-listen", f"127.0.0.1:{port}"]
         return self._python(OTHER_CORE, port, ["govern.cli.main", "mirror", "ship", *listen])
+
+    def _nginx(self, core: str, port: int, settings: str) -> Server:
+        path = self._folder / f"nginx-{port}.conf"
+        path.write_text(settings)
+        return self._start(
+            core, port, [require("nginx", package="nginx-light", folders=["/usr/sbin"]), "-c", str(path)]
+        )
 
     def _python(self, core: str, port: int, module: Sequence[str]) -> Server:
         return self._start(core, port, ["env", *self._environment, sys.executable, "-m", *module])
