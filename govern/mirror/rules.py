@@ -53,6 +53,7 @@ class Rules:
         self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
         self.error_status = config.sampling.error_status
         self.route = lru_cache(_PATHS_REMEMBERED)(self._find)
+        self._known = lru_cache(_PATHS_REMEMBERED)(self._route)
         self._config = config
         self._rules = tuple((rule.method.encode(), re.compile(rule.path.encode()), rule) for rule in config.rules)
 
@@ -64,7 +65,7 @@ class Rules:
         """The route, with what the message says in the place of what neither configuration nor path do."""
         model = route.model or text(said.model, TYPE_BYTES_MAX)
         version = route.version or text(said.version, TYPE_BYTES_MAX)
-        return self._route(route.protocol, model, version, route.path)
+        return self._known(route.protocol, model, version, route.path)
 
     def _find(self, method: bytes, path: bytes) -> Route | None:
         for wanted, pattern, rule in self._rules:
@@ -73,7 +74,7 @@ class Rules:
                 groups = match.groupdict()
                 model = self._config.model or _name(groups.get("model"))
                 version = self._config.revision or _name(groups.get("version"))
-                return self._route(rule.protocol, model, version, text(path, PATH_BYTES_MAX))
+                return self._known(rule.protocol, model, version, text(path, PATH_BYTES_MAX))
         return None
 
     def _route(self, protocol: str, model: str, version: str, path: str) -> Route:

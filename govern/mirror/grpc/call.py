@@ -30,9 +30,7 @@ class Call:
     __slots__ = ("_answer", "_began", "_exchange", "_head", "_headers", "_path", "_recorder", "_t_begin", "whole")
 
     def __init__(self, recorder: Recorder, path: bytes, headers: Fields) -> None:
-        kind = headers.get(b"content-type", b"")
-        # The same thing by its longer name; what is left is the one that the records are known by.
-        self._headers = headers | {b"content-type": kind.removesuffix(b"+proto")}
+        self._headers = _by_short_name(headers)
         self._recorder = recorder
         self._path = path
         self._t_begin = recorder.clock()
@@ -81,9 +79,7 @@ class Call:
         if not self._began:
             self._begin()
         if self._exchange is not None:
-            kind = self._answer.get(b"content-type", b"")
-            answer = self._answer | {b"content-type": kind.removesuffix(b"+proto")}
-            self._exchange.response_head(status.http, answer, grpc_status=status.name)
+            self._exchange.response_head(status.http, _by_short_name(self._answer), grpc_status=status.name)
             self._exchange.finish(error)
 
     def _begin(self) -> None:
@@ -108,3 +104,9 @@ class Call:
             return False
         timeout_ns = int(match[1]) * _NS[match[2]]
         return self._recorder.clock() - self._t_begin >= _DEADLINE_SHARE * timeout_ns
+
+
+def _by_short_name(headers: Fields) -> Fields:
+    """With a content type that is application/grpc also where it says +proto: the one that the records are known by."""
+    kind = headers.get(b"content-type", b"")
+    return headers | {b"content-type": kind.removesuffix(b"+proto")} if kind.endswith(b"+proto") else headers

@@ -22,6 +22,8 @@ _CODE_BITS_MAX: Final = 30
 #: Packed strings that are remembered: the names and the constant values of a few clients.
 _STRINGS_REMEMBERED: Final = 1024
 _REMEMBERED_BYTES_MAX: Final = 128
+#: Whole blocks that are remembered by each direction of a connection.
+_BLOCKS_REMEMBERED: Final = 32
 
 
 class BadHeaders(ValueError):
@@ -36,14 +38,29 @@ class HeaderReader:
         self._table: deque[Field] = deque()
         self._size = 0
         self._limit = _DEFAULT_TABLE_BYTES
+        #: Blocks that were read since the table last changed, and do not change it themselves: most calls of a client
+        #: have the same headers.
+        self._read: dict[bytes, list[Field]] = {}
+        self._changed = False
 
     def read(self, block: bytes) -> list[Field]:
-        """The fields of a block, in order; names are in lower case, as HTTP/2 has them.
+        """The fields of a block, in order; names are in lower case, as HTTP/2 has them. The list is not to be changed.
 
         Raises:
             BadHeaders: the block is malformed.
         """
-        fields = []
+        fields = self._read.get(block)
+        if fields is None:
+            self._changed = False
+            fields = self._fields(block)
+            if self._changed or len(self._read) >= _BLOCKS_REMEMBERED:
+                self._read.clear()
+            if not self._changed and len(block) <= _REMEMBERED_BYTES_MAX:
+                self._read[block] = fields
+        return fields
+
+    def _fields(self, block: bytes) -> list[Field]:
+        fields: list[Field] = []
         at = 0
         try:
             while at < len(block):
@@ -75,6 +92,7 @@ class HeaderReader:
         return STATIC[index - 1] if index <= len(STATIC) else self._table[index - len(STATIC) - 1]
 
     def _add(self, name: bytes, value: bytes) -> None:
+        self._changed = True
         self._table.appendleft((name, value))
         self._size += len(name) + len(value) + _ENTRY_OVERHEAD_BYTES
         self._evict()
@@ -82,6 +100,7 @@ class HeaderReader:
     def _resize(self, limit: int) -> None:
         if limit > _TABLE_BYTES_MAX:
             raise BadHeaders(f"a table of {limit} bytes")
+        self._changed = True
         self._limit = limit
         self._evict()
 

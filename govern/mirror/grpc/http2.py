@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -17,7 +18,9 @@ _PRIORITY: Final = 0x20
 
 NO_ERROR: Final = 0x0
 
-_HEAD_BYTES: Final = 9
+#: The length in 24 bits, kind, flags, stream.
+_HEAD: Final = struct.Struct(">HBBBI")
+_HEAD_BYTES: Final = _HEAD.size
 _STREAM_MASK: Final = 0x7FFF_FFFF
 #: Data passes in pieces of any size; of everything else whole frames are held. gRPC's own limit on headers is 16 KB.
 _HELD_BYTES_MAX: Final = 128 * 1024
@@ -35,6 +38,10 @@ class Kind(IntEnum):
     GOAWAY = 0x7
     WINDOW_UPDATE = 0x8
     CONTINUATION = 0x9
+
+
+#: Those whose payload may be padded, or not all of what they say.
+_IN_PARTS: Final = frozenset((Kind.DATA, Kind.HEADERS, Kind.CONTINUATION))
 
 
 class NotHttp2(ValueError):
@@ -97,9 +104,9 @@ class FrameReader:
             start = at + _HEAD_BYTES
             if start > end:
                 break
-            length = int.from_bytes(data[at : at + 3], "big")
-            kind, flags = data[at + 3], data[at + 4]
-            stream = int.from_bytes(data[at + 5 : start], "big") & _STREAM_MASK
+            high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
+            length = high << 8 | low
+            stream &= _STREAM_MASK
             if kind == Kind.DATA and length and self._headers is None:
                 padded = bool(flags & _PADDED)
                 if padded and start == end:
@@ -117,9 +124,13 @@ class FrameReader:
             if start + length > end:
                 break
             at = start + length
-            frame = self._whole(Frame(kind, flags, stream, data[start:at]))
-            if frame is not None:
+            frame = Frame(kind, flags, stream, data[start:at])
+            if kind not in _IN_PARTS and self._headers is None:
                 yield frame
+                continue
+            whole = self._whole(frame)
+            if whole is not None:
+                yield whole
         self._rest = data[at:]
 
     def _whole(self, frame: Frame) -> Frame | None:
@@ -134,7 +145,7 @@ class FrameReader:
             self._headers = None
         elif frame.kind == Kind.CONTINUATION:
             raise NotHttp2("a continuation of nothing")
-        elif frame.kind in (Kind.DATA, Kind.HEADERS):
+        elif frame.flags & (_PADDED | _PRIORITY):
             frame = frame._replace(payload=_stripped(frame))
         if frame.kind == Kind.HEADERS and not frame.flags & END_HEADERS:
             self._headers = frame

@@ -84,6 +84,18 @@ def test_an_entry_is_evicted_when_the_table_shrinks() -> None:
 FIELDS = st.lists(st.tuples(st.binary(min_size=1, max_size=200), st.binary(max_size=300)), max_size=10)
 
 
+def test_a_block_means_what_the_table_says_when_it_comes() -> None:
+    reader = HeaderReader()
+    newest, second = b"\xbe", b"\xbf"
+    b_is_kept, c_is_kept = b"\x40\x01a\x01b", b"\x40\x01a\x01c"
+    reader.read(b_is_kept)
+    assert reader.read(newest) == reader.read(newest) == [(b"a", b"b")]
+    reader.read(c_is_kept)
+    assert (reader.read(newest), reader.read(second)) == ([(b"a", b"c")], [(b"a", b"b")])
+    reader.read(c_is_kept)
+    assert reader.read(second) == [(b"a", b"c")], "the same block again adds another entry"
+
+
 @given(FIELDS)
 def test_what_the_proxy_writes_is_read(fields: list[tuple[bytes, bytes]]) -> None:
     assert HeaderReader().read(header_block(fields)) == fields
