@@ -29,8 +29,9 @@ from govern.cli._mirror import (
 from govern.mirror import folder
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
-from govern.mirror.inspect import inspect_agents, inspect_segments
+from govern.mirror.inspect import count_records, inspect_agents, inspect_segments
 from govern.mirror.shipper import Drained, Shipper
+from govern.mirror.standing import known_destinations
 from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
 
@@ -44,10 +45,11 @@ def spool_ls(
     disk_dir: DiskOption = None,
     print_config: PrintConfigOption = False,
 ) -> None:
-    """Show the spool's agents and segments, in memory and on disk."""
+    """Show the spool's agents and segments, in memory and on disk, and how far each destination is."""
     settings = configured(config, show=print_config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
     agents = Table("agent", "alive", "seen", "captured", "sampled out", "dropped", title="agents")
-    for agent in inspect_agents(settings.spool_dir):
+    present = inspect_agents(settings.spool_dir)
+    for agent in present:
         counts = agent.counts
         agents.add_row(
             agent.info.agent,
@@ -59,6 +61,14 @@ def spool_ls(
         header = segment.header
         lying.add_row(str(segment.path), f"{header.first_seq:,}", f"{header.end:,}", "yes" if header.sealed else "no")
     Console().print(agents, lying)
+    destinations = Table("destination", "waiting", "sent", "filtered", "dropped", title="destinations")
+    captured = {agent.info.agent: (agent.info, agent.counts.captured) for agent in present if agent.counted}
+    for name, known in known_destinations(settings.spool_dir).items():
+        waiting = sum(max(0, count - known.standing(agent).position.next_seq) for agent, (_, count) in captured.items())
+        tally = known.tally({agent: info for agent, (info, _) in captured.items()})
+        destinations.add_row(name, *(f"{number:,}" for number in (waiting, *tally)))
+    if destinations.rows:
+        Console().print(destinations)
     limits = [settings.spool_bytes, settings.disk_bytes]
     for each, limit in zip(_folders(settings), limits, strict=False):
         typer.echo(f"{each} holds {folder.held_bytes(each):,} of {limit:,} bytes")
@@ -71,16 +81,24 @@ def spool_verify(
     disk_dir: DiskOption = None,
     print_config: PrintConfigOption = False,
 ) -> None:
-    """Read every record of the spool, in memory and on disk, and check its checksum; exit 1 when one is damaged."""
+    """Read every record of the spool, in memory and on disk, and check its checksum; exit 1 when one is damaged.
+
+    Of each destination it says how many of them it has yet to get.
+    """
     settings = configured(config, show=print_config, flags={"spool_dir": spool_dir, "disk_dir": disk_dir})
     n_records = n_damaged = 0
+    missing = dict.fromkeys(known := known_destinations(settings.spool_dir), 0)
     for segment in inspect_segments(_folders(settings)):
         checked = segment.verify()
+        for name in known:
+            missing[name] += count_records(segment.path, known[name].standing(segment.header.agent).position.next_seq)
         n_records += checked.n_records
         for damage in checked.damaged:
             n_damaged += 1
             typer.echo(f"{segment.path}: bytes {damage.start} to {damage.stop} are no record", err=True)
     typer.echo(f"{n_records:,} records are whole, {n_damaged:,} places are damaged")
+    for name, count in missing.items():
+        typer.echo(f"{name} has yet to get {count:,} of them")
     if n_damaged:
         raise typer.Exit(EXIT_FAILURE)
 
@@ -97,8 +115,8 @@ def spool_drain(
 ) -> None:
     """Publish what lies in a spool and end; exit 1 when something had to stay.
 
-    Also a spool whose pod is dead, of which only the disk folder is left. While another shipper works on it, this is
-    refused. What is on the bus already is not published again.
+    To the main bus and to every destination. Also a spool whose pod is dead, of which only the disk folder is left.
+    While another shipper works on it, this is refused. What is on a bus already is not published there again.
     """
     flags = {"bus": bus, "namespace": namespace, "spool_dir": spool_dir, "disk_dir": disk_dir, "drain_s": drain_s}
     settings = configured(config, show=print_config, flags=flags)
@@ -116,7 +134,9 @@ async def _drain(settings: MirrorConfig) -> None:
             metrics=CaptureMetrics(Metrics(registry), registry.updating, spool.spool_dir),
         ).drain()
     typer.echo(described(drained))
-    if drained.waiting or drained.lost:
+    for name, there in drained.destinations.items():
+        typer.echo(f"{name}: {described(there)}")
+    if any(each.waiting or each.lost for each in (drained, *drained.destinations.values())):
         raise typer.Exit(EXIT_FAILURE)
 
 

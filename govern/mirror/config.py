@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from govern.bus.topics import topic
+from govern.mirror.destination import Destination
 from govern.mirror.fan_out import Target
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.grpc.config import GrpcConfig
@@ -131,6 +132,9 @@ class MirrorConfig(BaseModel):
     fan_out: tuple[Target, ...] = Field(
         default=(), description="Further topics that get the records, or some of them, in the same transaction."
     )
+    destinations: tuple[Destination, ...] = Field(
+        default=(), description="Further buses that get the records, or some of them, each at its own pace."
+    )
     metrics_listen: str = Field(default="127.0.0.1:9464", description="host:port of the shipper's metrics.")
 
     seldon: SeldonConfig = Field(default=SeldonConfig(), description="Recording Seldon Core v2's own Kafka topics.")
@@ -173,6 +177,22 @@ class MirrorConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _destinations(self) -> Self:
+        names = [destination.name for destination in self.destinations]
+        if len(set(names)) < len(names):
+            raise ValueError("destinations: two have the same name; give each its own")
+        taken = [(self.bus, name) for name in (topic(self.namespace, "inferences"), *(t.name for t in self.fan_out))]
+        for destination in self.destinations:
+            for name in destination.topics(self.namespace):
+                if (destination.bus, name) in taken:
+                    raise ValueError(
+                        f"destinations: {destination.name} would put records into {name} a second time; give it "
+                        "another bus, or another namespace"
+                    )
+                taken.append((destination.bus, name))
+        return self
+
+    @model_validator(mode="after")
     def _sizes(self) -> Self:
         record = 2 * self.body_bytes + RECORD_OVERHEAD_BYTES
         if record > self.message_bytes:
@@ -180,6 +200,13 @@ class MirrorConfig(BaseModel):
                 f"body_bytes: two bodies of {self.body_bytes} bytes make a record of {record}, but message_bytes is "
                 f"{self.message_bytes}; lower body_bytes, or raise message_bytes with the broker's message.max.bytes"
             )
+        for destination in self.destinations:
+            if record > destination.message_bytes:
+                raise ValueError(
+                    f"destinations: a record may take {record} bytes, but {destination.name} takes messages of "
+                    f"{destination.message_bytes}; raise its message_bytes with its broker's message.max.bytes, or "
+                    "lower body_bytes"
+                )
         segment = HEADER_BYTES + frame_bytes(record)
         if segment > self.segment_bytes:
             raise ValueError(f"segment_bytes: one record may need {segment} bytes; raise it to at least that")

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from govern.mirror.agent import AgentInfo, Counts
+from govern.mirror.standing import Tally
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics, labels
 
@@ -59,6 +60,7 @@ class CaptureMetrics:
         self._path = spool_dir / _FILE
         self._last, self._retired = self._load()
         self._shown: dict[Labels, Counts] = {}
+        self._shown_beside: dict[Labels, Tally] = {}
 
     def retire(self, info: AgentInfo, counts: Counts) -> None:
         """Remember the final counts of a dead agent, before its file is deleted.
@@ -82,6 +84,7 @@ class CaptureMetrics:
         pending: Mapping[str, int],
         *,
         shipped: Iterable[Inference] = (),
+        destinations: Mapping[str, tuple[Sequence[tuple[AgentInfo, Tally]], Mapping[str, int]]] | None = None,
     ) -> None:
         """Show the agents' counts now.
 
@@ -89,6 +92,8 @@ class CaptureMetrics:
             agents: by name, those whose files exist, with their counts.
             pending: by name, records captured and not yet on the bus.
             shipped: records that have come onto the bus since the last update.
+            destinations: by name, what became of all records there, by the labels of their agents, and what of each
+                agent it has not yet.
         """
         totals = dict(self._retired)
         waiting: dict[Labels, int] = dict.fromkeys(totals, 0)
@@ -102,6 +107,11 @@ class CaptureMetrics:
         for record in shipped:
             arrived[_labels(record)] += 1
             withheld[_labels(record)] += withheld_bodies(record)
+        beside = {
+            (*key, name): (tally, waiting_there)
+            for name, (tallies, pending_there) in (destinations or {}).items()
+            for key, (tally, waiting_there) in _by_labels(agents, tallies, pending_there).items()
+        }
         with self._updating:
             for key, total in totals.items():
                 shown = self._shown.get(key, Counts())
@@ -114,7 +124,16 @@ class CaptureMetrics:
             for key, count in arrived.items():
                 self._metrics.capture_shipped.labels(*key).inc(count)
                 self._metrics.capture_withheld.labels(*key).inc(withheld[key])
+            for key in self._shown_beside.keys() - beside.keys():
+                self._metrics.forget_destination(key)
+            for key, (tally, waiting_there) in beside.items():
+                before = self._shown_beside.get(key, Tally())
+                self._metrics.destination_sent.labels(*key).inc(tally.sent - before.sent)
+                self._metrics.destination_filtered.labels(*key).inc(tally.filtered - before.filtered)
+                self._metrics.destination_dropped.labels(*key).inc(tally.dropped - before.dropped)
+                self._metrics.destination_pending.labels(*key).set(waiting_there)
         self._shown = totals
+        self._shown_beside = {key: tally for key, (tally, _) in beside.items()}
 
     def corrupt(self, info: AgentInfo, count: int) -> None:
         self._metrics.spool_corrupt.labels(*_labels(info)).inc(count)
@@ -136,6 +155,22 @@ class CaptureMetrics:
 def withheld_bodies(record: Inference) -> int:
     """How many of its two bodies a record was not allowed to hold."""
     return sum(one.action == "withhold" and one.path in ("request", "response") for one in record.redactions)
+
+
+def _by_labels(
+    agents: Mapping[str, tuple[AgentInfo, Counts]],
+    tallies: Iterable[tuple[AgentInfo, Tally]],
+    pending: Mapping[str, int],
+) -> dict[Labels, tuple[Tally, int]]:
+    """A destination's tallies and what it has not yet, by labels."""
+    found: dict[Labels, tuple[Tally, int]] = {}
+    for info, tally in tallies:
+        known, waiting = found.get(_labels(info), (Tally(), 0))
+        found[_labels(info)] = (known.plus(tally), waiting)
+    for name, (info, _) in agents.items():
+        known, waiting = found.get(_labels(info), (Tally(), 0))
+        found[_labels(info)] = (known, waiting + pending[name])
+    return found
 
 
 def _labels(info: AgentInfo | Inference) -> Labels:

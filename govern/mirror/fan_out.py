@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Final, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from govern.bus.protocol import Outgoing, TopicSpec
 from govern.bus.topics import RETENTION_MS, Stream, topic
+from govern.mirror.captured import Captured, CapturedFeedback
 from govern.mirror.sampling import point_of
 from govern.record import Inference
 
 _OWN: Final = re.compile(rf"govern\.[A-Za-z0-9_-]+\.(?P<stream>{'|'.join(get_args(Stream))})")
+
+Kind = Literal["inferences", "feedback"]
 
 
 class Filter(BaseModel):
@@ -22,9 +25,14 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    records: tuple[Kind, ...] = Field(
+        default=("inferences",), min_length=1, description="inferences, feedback (of the CloudEvents sink), or both."
+    )
     service: str = Field(default="*", description="Name of the service.")
     model: str = Field(default="*", description="Name of the model.")
-    status: str = Field(default="*", description="Status code, as in 5?? for every failure of a server.")
+    status: str = Field(
+        default="*", description="Status code, as in 5?? for every failure of a server; feedback has none."
+    )
     rate: float = Field(
         default=1.0,
         ge=0,
@@ -32,12 +40,21 @@ class Filter(BaseModel):
         description="Share of all requests, by the hash that sampling_rate goes by; what it leaves out no target has.",
     )
 
-    def fits(self, record: Inference) -> bool:
+    def fits(self, record: Captured) -> bool:
+        if isinstance(record, CapturedFeedback):
+            feedback = record.feedback
+            return "feedback" in self.records and self._names(feedback.service, feedback.model, feedback.request_id)
         return (
-            fnmatchcase(record.service, self.service)
-            and fnmatchcase(record.model, self.model)
+            "inferences" in self.records
             and fnmatchcase(str(record.status_code), self.status)
-            and (self.rate >= 1 or point_of(record.request_id) < self.rate)
+            and self._names(record.service, record.model, record.request_id)
+        )
+
+    def _names(self, service: str, model: str, request_id: str) -> bool:
+        return (
+            fnmatchcase(service, self.service)
+            and fnmatchcase(model, self.model)
+            and (self.rate >= 1 or point_of(request_id) < self.rate)
         )
 
 
@@ -49,11 +66,9 @@ class Target(BaseModel):
     topic: str = Field(
         default="", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="Name of the topic; or give a namespace."
     )
-    namespace: str = Field(
-        default="", pattern=r"^[A-Za-z0-9_-]{0,63}$", description="Namespace whose inferences topic gets them."
-    )
+    namespace: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,63}$", description="Namespace whose topics get them.")
     partitions: int = Field(default=4, ge=1, description="Partitions that the topic is made with, or needs at least.")
-    filter: Filter = Field(default=Filter(), description="Which records go there; without one, all.")
+    filter: Filter = Field(default=Filter(), description="Which records go there; without one, all inferences.")
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
@@ -68,21 +83,37 @@ class Target(BaseModel):
 
     @property
     def name(self) -> str:
-        return self.topic or topic(self.namespace, "inferences")
+        """Where inferences go."""
+        return self.topic_of("inferences")
+
+    def topic_of(self, kind: Kind) -> str:
+        return self.topic or topic(self.namespace, kind)
+
+    @property
+    def specs(self) -> dict[str, TopicSpec]:
+        """The topics that are needed, by name."""
+        return {
+            name: TopicSpec(
+                name=name,
+                partitions=1 if self.namespace and kind == "feedback" else self.partitions,
+                retention_ms=RETENTION_MS,
+            )
+            for kind in self.filter.records
+            for name in [self.topic_of(kind)]
+        }
 
 
 class FanOut:
     """The targets of one configuration."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
-        self._targets = tuple((target.name, target.filter) for target in targets)
-        self.specs = tuple(
-            TopicSpec(name=target.name, partitions=target.partitions, retention_ms=RETENTION_MS) for target in targets
-        )
+        self._targets = tuple(targets)
+        self.specs = tuple(spec for target in targets for spec in target.specs.values())
 
-    def topics(self, record: Inference) -> list[str]:
+    def topics(self, record: Captured) -> list[str]:
         """Where the record goes beside the topic of its namespace."""
-        return [name for name, wanted in self._targets if wanted.fits(record)]
+        kind: Kind = "feedback" if isinstance(record, CapturedFeedback) else "inferences"
+        return [target.topic_of(kind) for target in self._targets if target.filter.fits(record)]
 
     def beside(self, sent: Iterable[tuple[Inference, Outgoing]]) -> dict[str, list[Outgoing]]:
         """What goes to further topics of the records and messages that go to the one of their namespace."""

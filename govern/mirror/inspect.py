@@ -20,6 +20,11 @@ class InspectedAgent(NamedTuple):
     alive: bool
     counts: Counts
 
+    @property
+    def counted(self) -> bool:
+        """Whether it has a part in the account of inferences."""
+        return self.info.stream == "inferences"
+
 
 class Checked(NamedTuple):
     n_records: int

@@ -1,168 +1,175 @@
-"""What a shipper puts on the bus: records, their copies for further topics and its place after them, all or nothing."""
+"""What goes onto one bus: records, their copies for further topics there and the place after them, all or nothing."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from opentelemetry.trace import Span, Tracer
 
-from govern.bus.protocol import Bus, BusError, Outgoing, Partition, Transactor
-from govern.bus.topics import needed, topic
-from govern.codecs.cloudevents import to_message
-from govern.ids import uuid7
+from govern.bus.protocol import Bus, Outgoing, Partition, Transactor
+from govern.bus.topics import Stream, needed, topic
 from govern.mirror.captured import Captured, CapturedFeedback
-from govern.mirror.cipher import refuse_without_restart
 from govern.mirror.config import MirrorConfig
-from govern.mirror.fan_out import FanOut
-from govern.mirror.leaving import Leaving
+from govern.mirror.destination import Destination
+from govern.mirror.fan_out import FanOut, Filter
 from govern.mirror.messages import Messages
 from govern.mirror.redaction.redactor import Redactor
-from govern.mirror.reload import digest
-from govern.mirror.tail import Position
-from govern.record import SCHEMA_VERSION, ConfigChange, Inference
+from govern.mirror.standing import Standing
+from govern.record import Inference
 
-_log: Final = logging.getLogger(__name__)
+_STREAMS: Final[tuple[Stream, ...]] = ("inferences", "feedback", "positions")
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of the positions topic; its key is the agent."""
+class _Stored(Standing, frozen=True, kw_only=True, omit_defaults=True):
+    """A message of the positions topic; its key ends with the agent."""
 
     spool: str
-    position: Position
 
 
-class _Rules(NamedTuple):
-    """What is to be followed from the next transaction on."""
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """A bus and what goes there.
 
-    redactor: Redactor
+    Attributes:
+        name: "" is the main bus, which the pod's account is of.
+        streams: the topics of the namespace that are needed.
+        wanted: which records go there; None = all.
+        redactor: takes out more than the main rules did; None = nothing more.
+    """
+
+    name: str
+    namespace: str
+    message_bytes: int
     fan_out: FanOut
-    digest: str
+    streams: tuple[Stream, ...] = _STREAMS
+    wanted: Filter | None = None
+    redactor: Redactor | None = None
+
+    @property
+    def key_prefix(self) -> str:
+        """What keys in the positions topic begin with. The main bus's are the agents' names, which have no slash."""
+        return f"to/{self.name}/" if self.name else ""
+
+
+def main_outlet(config: MirrorConfig) -> Outlet:
+    fan_out = FanOut(config.fan_out)
+    return Outlet("", config.namespace, config.message_bytes, fan_out, streams=(*_STREAMS, "config"))
+
+
+def outlet_of(destination: Destination, config: MirrorConfig) -> Outlet:
+    """
+    Raises:
+        ConfigError: the rules of redaction need a key or a file that is missing or unusable.
+    """
+    return Outlet(
+        destination.name,
+        destination.namespace or config.namespace,
+        destination.message_bytes,
+        FanOut(destination.fan_out),
+        wanted=destination.filter,
+        redactor=Redactor(destination.redaction, body_bytes=config.body_bytes),
+    )
 
 
 class Publisher:
-    """Publishes what left one spool, by the rules in force.
+    """Publishes what left one spool to one bus.
 
     Args:
-        leaving: takes the rules of redaction over with the others.
+        spool_id: the spool's own name.
+        source: `ce_source` of the messages.
         tracer: emits one span per capture when there is one.
+
+    Attributes:
+        fan_out: further topics from the next transaction on; another one may take its place at any time.
     """
 
-    def __init__(self, config: MirrorConfig, leaving: Leaving, *, tracer: Tracer | None) -> None:
-        self._config = config
-        self._leaving = leaving
-        self._source = f"/govern/mirror/{config.pod}"
-        self._messages = Messages(self._source, tracer)
-        self._fan_out = FanOut(config.fan_out)
-        self._inferences = topic(config.namespace, "inferences")
-        self._feedback = topic(config.namespace, "feedback")
-        self._positions = topic(config.namespace, "positions")
-        self._changes = topic(config.namespace, "config")
-        self._rules_digest = digest(config)
-        self._wanted: _Rules | None = None
+    def __init__(self, outlet: Outlet, *, spool_id: str, source: str, tracer: Tracer | None = None) -> None:
+        self.outlet = outlet
+        self.fan_out = outlet.fan_out
+        self._spool_id = spool_id
+        self._messages = Messages(source, tracer)
+        self._inferences = topic(outlet.namespace, "inferences")
+        self._feedback = topic(outlet.namespace, "feedback")
+        self._positions = topic(outlet.namespace, "positions")
 
-    def apply(self, config: MirrorConfig) -> None:
-        """Want another configuration's rules.
+    @property
+    def transactional_id(self) -> str:
+        return f"govern.shipper.{self._spool_id}{f'.{self.outlet.name}' * bool(self.outlet.name)}"
 
-        Raises:
-            ConfigError: the rules of redaction need a restart, or a key or a file that is missing or unusable.
-        """
-        refuse_without_restart(self._config, config)
-        redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
-        self._wanted = _Rules(redactor, FanOut(config.fan_out), digest(config))
-
-    async def ensure_topics(self, bus: Bus) -> None:
+    async def ensure_topics(self, bus: Bus, fan_out: FanOut) -> None:
         """
         Raises:
             BusError: one is there with other settings, or the bus fails.
         """
-        await self._ensure_topics(bus, self._fan_out)
-
-    async def take_over(self, bus: Bus, transactor: Transactor) -> None:
-        """Follow the rules that are wanted, if any, once it is on the bus that they are followed.
-
-        Raises:
-            BusError: one that may not come again; the rules stay wanted.
-        """
-        rules = self._wanted
-        if rules is None:
-            return
-        try:
-            await self._ensure_topics(bus, rules.fan_out)
-        except BusError as error:
-            if error.retriable:
-                raise
-            self._wanted = None
-            _log.error("the new rules are refused, those in force stay: %s", error)
-            return
-        change = ConfigChange(
-            schema_version=SCHEMA_VERSION,
-            id=uuid7(),
-            namespace=self._config.namespace,
-            subject=f"capture/{self._config.service}",
-            action="changed",
-            digest=rules.digest,
-            actor=self._source,
-            t_change=time.time_ns(),
-            detail=f"instead of {self._rules_digest}",
+        outlet = self.outlet
+        await bus.ensure_topics(
+            needed(outlet.namespace, outlet.streams, message_bytes=outlet.message_bytes, beside=fan_out.specs)
         )
-        async with transactor.transaction() as transaction:
-            await transaction.publish(self._changes, [to_message(change, source=self._source)])
-        self._leaving.redactor, self._fan_out, self._rules_digest = rules
-        _log.warning("new rules are in force: %s", rules.digest)
-        if self._wanted is rules:
-            self._wanted = None
 
-    async def stored(self, bus: Bus) -> dict[str, Stored]:
-        """The places that are on the bus, by agent; of every spool of the namespace."""
+    async def standings(self, bus: Bus) -> tuple[dict[str, Standing], set[str]]:
+        """What the bus says of each agent, and which of them are this spool's."""
         table = await bus.read_table(Partition(self._positions, 0))
-        # Keys with a slash belong to those who read other streams; an agent's name has none.
-        return {
-            key.decode(): msgspec.json.decode(value, type=Stored) for key, value in table.items() if b"/" not in key
+        prefix = self.outlet.key_prefix
+        # Further keys with a slash belong to those who read other streams, and to other destinations.
+        found = {
+            name: msgspec.json.decode(value, type=_Stored)
+            for name, value in (
+                (key.decode().removeprefix(prefix), value)
+                for key, value in table.items()
+                if key.decode().startswith(prefix)
+            )
+            if "/" not in name
         }
+        return dict(found), {name for name, stored in found.items() if stored.spool == self._spool_id}
 
     async def take_back(self, transactor: Transactor, agents: Sequence[str]) -> None:
         """Remove the places of agents of which nothing is left."""
         if agents:
             async with transactor.transaction() as transaction:
-                await transaction.publish(self._positions, [Outgoing(key=name.encode(), value=None) for name in agents])
+                await transaction.publish(
+                    self._positions, [Outgoing(key=self._key(name), value=None) for name in agents]
+                )
 
-    async def publish(self, transactor: Transactor, records: Sequence[Captured], places: Mapping[str, Stored]) -> None:
-        """Publish records, and the places after them by agent."""
+    def going(self, records: Sequence[Captured]) -> list[Captured]:
+        """Those that are for this bus."""
+        wanted = self.outlet.wanted
+        return list(records) if wanted is None else [record for record in records if wanted.fits(record)]
+
+    async def publish(self, transactor: Transactor, records: Sequence[Captured], moved: Mapping[str, Standing]) -> None:
+        """Publish records that are for this bus, and how far it is then with their agents."""
         messages: list[Outgoing] = []
         feedback: list[Outgoing] = []
         beside: dict[str, list[Outgoing]] = {}
         spans: list[tuple[Span, Inference]] = []
-        for record in records:
-            if isinstance(record, CapturedFeedback):
-                feedback.append(self._messages.of_feedback(record.feedback))
-                continue
-            message, span = self._messages.of(record)
-            messages.append(message)
-            for name in self._fan_out.topics(record):
+        redactor = self.outlet.redactor
+        for captured in records:
+            if isinstance(captured, CapturedFeedback):
+                message = self._messages.of_feedback(captured.feedback)
+                feedback.append(message)
+            else:
+                record = captured if redactor is None else redactor.of(captured)
+                message, span = self._messages.of(record)
+                messages.append(message)
+                if span is not None:
+                    spans.append((span, record))
+            for name in self.fan_out.topics(captured):
                 beside.setdefault(name, []).append(message)
-            if span is not None:
-                spans.append((span, record))
-        positions = [Outgoing(key=name.encode(), value=msgspec.json.encode(stored)) for name, stored in places.items()]
+        places = [Outgoing(key=self._key(name), value=self._stored(standing)) for name, standing in moved.items()]
+        sent = {self._inferences: messages, self._feedback: feedback, **beside, self._positions: places}
         async with transactor.transaction() as transaction:
-            await transaction.publish(self._inferences, messages)
-            if feedback:
-                await transaction.publish(self._feedback, feedback)
-            for topic_, copies in beside.items():
-                await transaction.publish(topic_, copies)
-            await transaction.publish(self._positions, positions)
+            for name, outgoing in sent.items():
+                if outgoing:
+                    await transaction.publish(name, outgoing)
         for span, record in spans:
             span.end(end_time=record.t_response)
 
-    async def _ensure_topics(self, bus: Bus, fan_out: FanOut) -> None:
-        await bus.ensure_topics(
-            needed(
-                self._config.namespace,
-                ("inferences", "feedback", "positions", "config"),
-                message_bytes=self._config.message_bytes,
-                beside=fan_out.specs,
-            )
+    def _key(self, agent: str) -> bytes:
+        return f"{self.outlet.key_prefix}{agent}".encode()
+
+    def _stored(self, standing: Standing) -> bytes:
+        return msgspec.json.encode(
+            _Stored(spool=self._spool_id, position=standing.position, sent=standing.sent, filtered=standing.filtered)
         )

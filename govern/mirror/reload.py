@@ -32,6 +32,7 @@ RELOADED: Final = (
     "sampling",
     "redaction",
     "fan_out",
+    "destinations",
 )
 #: How often to look whether the file has changed; Kubernetes itself takes up to a minute to renew a mounted ConfigMap.
 _LOOK_EVERY_S: Final = 1.0

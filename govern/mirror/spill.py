@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -44,14 +44,25 @@ class Spill:
             what lies on the disk is redacted.
         spool_bytes: the limit of the memory folder.
         disk_bytes: the limit of the disk folder.
+        make_room: asked for so many bytes there when it is full; whether there is room now.
     """
 
-    def __init__(self, spool_dir: Path, disk_dir: Path, leaving: Leaving, *, spool_bytes: int, disk_bytes: int) -> None:
+    def __init__(
+        self,
+        spool_dir: Path,
+        disk_dir: Path,
+        leaving: Leaving,
+        *,
+        spool_bytes: int,
+        disk_bytes: int,
+        make_room: Callable[[int], bool],
+    ) -> None:
         self._spool_dir = spool_dir
         self._disk_dir = disk_dir
         self._leaving = leaving
         self._spool_bytes = spool_bytes
         self._disk_bytes = disk_bytes
+        self._make_room = make_room
         self._refused = False
 
     async def run(self) -> None:
@@ -77,7 +88,7 @@ class Spill:
         if excess <= 0:
             return
         for segment in self._sealed():
-            if excess <= 0 or folder.held_bytes(self._disk_dir) + segment.end > self._disk_bytes:
+            if excess <= 0 or not self._make_room(segment.end):
                 return
             size = segment.path.stat().st_size
             if await self._move(segment):

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LABELS: Final = ("namespace", "service", "model", "revision", "endpoint", "pipeline", "step")
 FEATURE_LABELS: Final = (*LABELS, "feature")
+DESTINATION_LABELS: Final = (*LABELS, "destination")
 
 #: Request latencies of models: 1 ms to 10 s.
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -61,6 +62,21 @@ class Metrics:
         )
         self.spool_bytes = gauge("govern_spool_bytes", "Bytes that the spool holds, in memory and on disk.")
         self.spool_pending = gauge("govern_spool_pending_records", "Captured inferences not yet on the bus.")
+
+        self.destination_sent = counter(
+            "govern_destination_sent", "Captured inferences published to the destination.", DESTINATION_LABELS
+        )
+        self.destination_filtered = counter(
+            "govern_destination_filtered", "Captured inferences that are not for the destination.", DESTINATION_LABELS
+        )
+        self.destination_dropped = counter(
+            "govern_destination_dropped",
+            "Captured inferences that the destination does not get: given up for want of room, or unreadable.",
+            DESTINATION_LABELS,
+        )
+        self.destination_pending = gauge(
+            "govern_destination_pending_records", "Captured inferences not yet at the destination.", DESTINATION_LABELS
+        )
 
         self.sink_joined = counter("govern_sink_joined", "Inferences whose two halves the sink joined.")
         self.sink_orphaned = counter("govern_sink_orphaned", "Inferences recorded with one half only.")
@@ -116,6 +132,16 @@ class Metrics:
             "govern_audit_gaps", "Times that messages were deleted from the bus before the log could record them."
         )
         self.audit_reads = counter("govern_audit_reads", "Reads of the audit log, each logged as an entry.")
+
+    def forget_destination(self, names: tuple[str, ...]) -> None:
+        """Take back what describes a destination that is taken out."""
+        for each in (
+            self.destination_sent,
+            self.destination_filtered,
+            self.destination_dropped,
+            self.destination_pending,
+        ):
+            each.remove(*names)
 
     def forget_windows(self) -> None:
         """Take back what describes newest windows, because this process no longer judges them.

@@ -109,7 +109,9 @@ def running(config: MirrorConfig, log: Path, *, disk_dir: Path | None = None) ->
     file = log.with_suffix(".yaml")
     file.write_text(
         f"spool_bytes: {config.spool_bytes}\nsegment_bytes: {config.segment_bytes}\nbody_bytes: 16384\n"
-        f"drain_s: {config.drain_s}\nfan_out: {json.dumps([each.model_dump() for each in config.fan_out])}\n"
+        f"drain_s: {config.drain_s}\ndisk_bytes: {config.disk_bytes}\n"
+        f"fan_out: {json.dumps([each.model_dump() for each in config.fan_out])}\n"
+        f"destinations: {json.dumps([each.model_dump(mode='json') for each in config.destinations])}\n"
     )
     process = Process(
         govern(

@@ -81,6 +81,8 @@ class Redactor:
         failed = side == "response" and record.status_code >= _ERROR_STATUS and self._withhold_errors
         if not payload.size and not payload.body:
             return _Side(payload)
+        if Redaction(path=side, action="withhold") in record.redactions:
+            return _Side(payload)  # by the rules before these
         if failed or any(place.whole_body for place in places):
             return self._withhold(payload, side)
         if not places:
@@ -124,7 +126,7 @@ class Redactor:
                     content_encoding="",
                     headers={**payload.headers, **written.headers},
                     sha256=self._digest(payload),
-                    sealed=self._sealed(record, side, found),
+                    sealed=self._sealed(record, side, found) or payload.sealed,
                 )
             ),
             tuple(
