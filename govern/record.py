@@ -199,6 +199,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: str = ""
     reward: float = 0.0
     t_feedback: int = 0
+    redactions: tuple[Redaction, ...] = ()
 
 
 class ConfigChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -324,7 +324,7 @@ class Explanation(_message.Message):
     def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., endpoint: _Optional[str] = ..., instance_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., step: _Optional[str] = ..., method: _Optional[str] = ..., output_name: _Optional[str] = ..., output_unit: _Optional[str] = ..., prediction: _Optional[float] = ..., base_value: _Optional[float] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ..., anchor: _Optional[_Union[AnchorRule, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., fidelity: _Optional[float] = ..., error_bound: _Optional[float] = ..., model_digest: _Optional[str] = ..., background_digest: _Optional[str] = ..., seed: _Optional[int] = ..., t_created: _Optional[int] = ..., status: _Optional[str] = ..., error: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("schema_version", "id", "namespace", "service", "model", "request_id", "instance_id", "label", "reward", "t_feedback")
+    __slots__ = ("schema_version", "id", "namespace", "service", "model", "request_id", "instance_id", "label", "reward", "t_feedback", "redactions")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -335,6 +335,7 @@ class Feedback(_message.Message):
     LABEL_FIELD_NUMBER: _ClassVar[int]
     REWARD_FIELD_NUMBER: _ClassVar[int]
     T_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    REDACTIONS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     id: str
     namespace: str
@@ -345,7 +346,8 @@ class Feedback(_message.Message):
     label: str
     reward: float
     t_feedback: int
-    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., label: _Optional[str] = ..., reward: _Optional[float] = ..., t_feedback: _Optional[int] = ...) -> None: ...
+    redactions: _containers.RepeatedCompositeFieldContainer[Redaction]
+    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., label: _Optional[str] = ..., reward: _Optional[float] = ..., t_feedback: _Optional[int] = ..., redactions: _Optional[_Iterable[_Union[Redaction, _Mapping]]] = ...) -> None: ...
 
 class ConfigChange(_message.Message):
     __slots__ = ("schema_version", "id", "namespace", "subject", "action", "digest", "actor", "t_change", "detail")

@@ -44,11 +44,13 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
         puid: the request's id; "" when neither message has one.
         reward: 0 when it was not sent.
         truth: the true answer as text: one value as itself, several as JSON; "" when it was not sent.
+        truth_json: the message that the true answer came in; empty when it was not sent.
     """
 
     puid: str
     reward: float
     truth: str
+    truth_json: bytes = b""
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -78,7 +80,7 @@ class _WireFeedback(msgspec.Struct, frozen=True):
     request: _Wire | None = None
     response: _Wire | None = None
     reward: float | None = None
-    truth: _Wire | None = None
+    truth: msgspec.Raw = msgspec.Raw()
 
 
 def decode(body: bytes, *, what: str) -> Message:
@@ -101,14 +103,31 @@ def decode_feedback(body: bytes) -> Feedback:
     """
     what = "Seldon feedback"
     wire = parse(body, _WireFeedback, what=what)
-    if wire.reward is None and wire.truth is None:
+    truth_json = bytes(wire.truth).removeprefix(b"null")
+    if wire.reward is None and not truth_json:
         raise DecodeError(f"{what}: fields", why="it has neither `reward` nor `truth`", fix="send one of them")
     ids = [one.meta.puid for one in (wire.response, wire.request) if one is not None and one.meta is not None]
     return Feedback(
         puid=next((one for one in ids if one), ""),
         reward=wire.reward or 0.0,
-        truth="" if wire.truth is None else _label(_message(wire.truth, f"{what}: `truth`")),
+        truth=decode_truth(truth_json) if truth_json else "",
+        truth_json=truth_json,
     )
+
+
+def decode_truth(body: bytes) -> str:
+    """The true answer of a message as text: one value as itself, several as JSON.
+
+    Raises:
+        DecodeError: it is no SeldonMessage.
+    """
+    truth = decode(body, what="Seldon feedback: `truth`")
+    value = truth.value
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _message(wire: _Wire, what: str) -> Message:
@@ -141,12 +160,3 @@ def _bytes_of(text: str, what: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise DecodeError(f"{what}: field `binData`", why=str(error), fix="encode the bytes as base64") from error
-
-
-def _label(truth: Message) -> str:
-    value = truth.value
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

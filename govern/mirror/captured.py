@@ -14,13 +14,31 @@ from govern.record import Capture, Feedback, Inference
 
 #: msgpack's fixarray of two: an inference is a map.
 _ARRAY_OF_2: Final = 0x92
+#: What is kept of a label that is no single value.
+LABEL_CHARS_MAX: Final = 4096
+
+
+class SentFeedback(Feedback, frozen=True, kw_only=True, omit_defaults=True):
+    """Feedback as it was sent.
+
+    Attributes:
+        truth: the SeldonMessage that the label was made of, in which rules of redaction find their way; empty when
+            there was none, or one too long to be carried.
+    """
+
+    truth: bytes = b""
+
+    @property
+    def record(self) -> Feedback:
+        """What of it goes onto the bus."""
+        return Feedback(**{name: getattr(self, name) for name in Feedback.__struct_fields__})
 
 
 class CapturedFeedback(msgspec.Struct, frozen=True, array_like=True):
     """Feedback and how it was captured."""
 
     capture: Capture
-    feedback: Feedback
+    feedback: SentFeedback
 
 
 Captured = Inference | CapturedFeedback

@@ -31,10 +31,7 @@ class Leaving:
         self._ciphers: dict[str, FrameCipher] = {}
 
     def record(self, agent: str, frame: Frame) -> Captured | None:
-        """The frame's record; None when it cannot be read, or is none of this agent's (found behind damage).
-
-        Feedback leaves as it is: it is a label or a reward, and no part of a body that rules name.
-        """
+        """The frame's record; None when it cannot be read, or is none of this agent's (found behind damage)."""
         payload: bytes | None = frame.payload
         if frame.flags & ENCRYPTED:
             payload = self._open(agent, frame)
@@ -48,8 +45,10 @@ class Leaving:
             return None
         if record.capture.agent != agent or record.capture.seq != frame.seq:
             return None
-        if isinstance(record, CapturedFeedback) or frame.flags & REDACTED:
+        if frame.flags & REDACTED:
             return record
+        if isinstance(record, CapturedFeedback):
+            return self.redactor.of_feedback(record)
         return self.redactor.of(record)
 
     def forget(self, agent: str) -> None:

@@ -147,7 +147,9 @@ class Publisher:
         redactor = self.outlet.redactor
         for captured in records:
             if isinstance(captured, CapturedFeedback):
-                message = self._messages.of_feedback(captured.feedback)
+                message = self._messages.of_feedback(
+                    (captured if redactor is None else redactor.of_feedback(captured)).feedback.record
+                )
                 feedback.append(message)
             else:
                 record = captured if redactor is None else redactor.of(captured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,7 +120,9 @@ def test_a_wrong_request_is_named(flat: FeatureSchema, document: object, message
     ],
 )
 def test_feedback(document: dict[str, object], feedback: Feedback) -> None:
-    assert decode_feedback(json.dumps(document).encode()) == feedback
+    found = decode_feedback(json.dumps(document).encode())
+    assert msgspec.structs.replace(found, truth_json=b"") == feedback
+    assert json.loads(found.truth_json or b"null") == document.get("truth")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from govern.mirror.redaction.path import may_reach_elements, rewrite
 from govern.mirror.redaction.protobuf import InferMessage
 from govern.mirror.redaction.tables import V1_KEYS, redact_seldon, redact_v1
 from govern.mirror.redaction.tensors import JsonTensor, View, redact_tensors
+from govern.record import Redaction
 
 _TENSORS: Final = {"request": "inputs", "response": "outputs"}
 #: The prefix of a message in a gRPC stream: whether it is compressed, and its length.
@@ -189,6 +190,13 @@ def _refuse_hidden(body: bytes) -> None:
             raise Withhold("an object names a field twice")
 
     json.loads(body, object_pairs_hook=once)
+
+
+def redactions(what: str, rules: Rules) -> tuple[Redaction, ...]:
+    """What a record says was done, after the rules were applied to that part of it."""
+    return tuple(
+        Redaction(path=f"{what}.{place.label}", action=action) for place, change in rules for action in change.done
+    )
 
 
 def _found(rules: Rules) -> int:

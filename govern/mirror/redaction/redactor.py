@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import logging
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -12,10 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from govern.codecs import sealed
 from govern.codecs.packing import unpack
 from govern.errors import BadInput, ConfigError
-from govern.mirror.redaction.body import Context, redact_body
+from govern.mirror.captured import CapturedFeedback
+from govern.mirror.redaction.body import Context, redact_body, redactions
 from govern.mirror.redaction.change import AskedFor, Change, Place, Withhold
 from govern.mirror.redaction.config import RedactionConfig, RedactionRule, Side
 from govern.mirror.redaction.keys import read_keys
+from govern.mirror.redaction.truth import redact_truth
 from govern.record import Inference, Payload, Redaction
 from govern.schema import FeatureSchema
 
@@ -26,6 +29,9 @@ _ERROR_STATUS: Final = 400
 _WITHHELD_TEXT: Final = "withheld"
 #: A log line for the first body that had to be withheld and every thousandth: it must not flood the log.
 _LOG_EVERY: Final = 1000
+
+
+T = TypeVar("T")
 
 
 class _Side(NamedTuple):
@@ -76,6 +82,27 @@ class Redactor:
             redactions=(*record.redactions, *redactions),
         )
 
+    def of_feedback(self, captured: CapturedFeedback) -> CapturedFeedback:
+        """Feedback without what the rules take out: its truth is a message like the response that it is about.
+
+        There is no part of it that could be sealed, so `encrypt` drops.
+        """
+        feedback, places = captured.feedback, self._places["response"]
+        if not feedback.label or not places:
+            return captured
+        rules = [(place, Change("drop" if place.action == "encrypt" else place.action, self._keys)) for place in places]
+        redacted = None
+        if not any(place.whole_body for place in places):
+            redacted = self._attempt(
+                f"the truth of feedback {feedback.id}", lambda: redact_truth(feedback, rules, self._features)
+            )
+        if redacted is None:
+            withheld = Redaction(path="truth", action="withhold")
+            redacted = msgspec.structs.replace(
+                feedback, label="", truth=b"", redactions=(*feedback.redactions, withheld)
+            )
+        return msgspec.structs.replace(captured, feedback=redacted)
+
     def _side(self, record: Inference, payload: Payload, side: Side) -> _Side:
         places = self._places[side]
         failed = side == "response" and record.status_code >= _ERROR_STATUS and self._withhold_errors
@@ -87,15 +114,22 @@ class Redactor:
             return self._withhold(payload, side)
         if not places:
             return _Side(payload)
+        redacted = self._attempt(
+            f"the {side} body of inference {record.id}", lambda: self._redacted(record, payload, side, places)
+        )
+        return redacted or self._withhold(payload, side)
+
+    def _attempt(self, what: str, redact: Callable[[], T]) -> T | None:
+        """What is left after the rules; None when it must be withheld."""
         try:
-            return self._redacted(record, payload, side, places)
+            return redact()
         except AskedFor:
             pass
         except Withhold as reason:
-            self._report(record, side, str(reason))
+            self._report(what, str(reason))
         except Exception as error:  # noqa: BLE001 - a defect must cost the body, not show it
-            self._report(record, side, type(error).__name__)  # its text may hold a value
-        return self._withhold(payload, side)
+            self._report(what, type(error).__name__)  # its text may hold a value
+        return None
 
     def _redacted(self, record: Inference, payload: Payload, side: Side, places: tuple[Place, ...]) -> _Side:
         if side in record.truncated:
@@ -129,11 +163,7 @@ class Redactor:
                     sealed=self._sealed(record, side, found) or payload.sealed,
                 )
             ),
-            tuple(
-                Redaction(path=f"{side}.{place.label}", action=action)
-                for place, change in found
-                for action in change.done
-            ),
+            redactions(side, found),
         )
 
     def _fitting(self, payload: Payload) -> Payload:
@@ -164,11 +194,9 @@ class Redactor:
         """The keyed digest; nothing without a key, since a digest of few possible bodies gives them away."""
         return self._keys.digest(payload.sha256) if self._keys is not None and payload.sha256 else ""
 
-    def _report(self, record: Inference, side: Side, reason: str) -> None:
+    def _report(self, what: str, reason: str) -> None:
         if self._withheld % _LOG_EVERY == 0:
-            _log.warning(
-                "the %s body of inference %s is withheld: %s (%d so far)", side, record.id, reason, self._withheld + 1
-            )
+            _log.warning("%s is withheld: %s (%d so far)", what, reason, self._withheld + 1)
         self._withheld += 1
 
 

@@ -10,17 +10,18 @@ from typing import Final
 from govern.codecs.seldon_message import decode_feedback
 from govern.errors import DecodeError
 from govern.ids import uuid7
+from govern.mirror.captured import LABEL_CHARS_MAX, SentFeedback
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Shares
 from govern.mirror.sink.event import MalformedEvent
 from govern.mirror.sink.half import Half, Heading
-from govern.record import SCHEMA_VERSION, Capture, Feedback, Inference, Payload
+from govern.record import SCHEMA_VERSION, Capture, Inference, Payload
 
 #: Both loggers log answers of this status only.
 _OK: Final = 200
 GZIP_MAGIC: Final = b"\x1f\x8b"
-#: What is kept of a label that is no single value.
-_LABEL_CHARS_MAX: Final = 4096
+#: Longest truth that rules of redaction find their way in: that of a whole label has at most four bytes a character.
+_TRUTH_BYTES_MAX: Final = 4 * LABEL_CHARS_MAX
 
 
 def failed(halves: Sequence[Half]) -> bool:
@@ -88,7 +89,7 @@ def unpacked(body: bytes, limit: int) -> bytes:
     return data
 
 
-def feedback_of(heading: Heading, body: bytes, namespace: str) -> Feedback:
+def feedback_of(heading: Heading, body: bytes, namespace: str) -> SentFeedback:
     """Seldon's feedback as a record.
 
     Raises:
@@ -98,14 +99,15 @@ def feedback_of(heading: Heading, body: bytes, namespace: str) -> Feedback:
         message = decode_feedback(body)
     except DecodeError as error:
         raise MalformedEvent.attribute("data", f"it is no feedback of Seldon's: {error}") from error
-    return Feedback(
+    return SentFeedback(
         schema_version=SCHEMA_VERSION,
         id=heading.key,
         namespace=namespace,
         service=heading.service,
         model=heading.model,
         request_id=heading.request_id or message.puid,
-        label=message.truth[:_LABEL_CHARS_MAX],
+        label=message.truth[:LABEL_CHARS_MAX],
         reward=message.reward,
         t_feedback=heading.t_ns,
+        truth=message.truth_json if len(message.truth_json) <= _TRUTH_BYTES_MAX else b"",
     )

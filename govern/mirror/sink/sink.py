@@ -11,7 +11,7 @@ import msgspec
 
 from govern.errors import Unavailable
 from govern.mirror.agent import agent_name
-from govern.mirror.captured import CapturedFeedback
+from govern.mirror.captured import CapturedFeedback, SentFeedback
 from govern.mirror.cipher import known_key, needed_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.folder import make_private
@@ -23,7 +23,7 @@ from govern.mirror.sink.inference import failed, inference_of
 from govern.mirror.sink.journal import Arrived, Journal, Placed, Proof, Settled, Undone
 from govern.mirror.sink.ledger import Ledger, Standing, Waiting
 from govern.mirror.spool import SpoolWriter
-from govern.record import Capture, Feedback
+from govern.record import Capture
 from govern.telemetry.metrics import Metrics, labels
 
 _log: Final = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ class Sink:
                 _log.warning("feedback waits: %s", error)
                 return False
         capture = self._capture(self._feedback, half)
-        feedback = msgspec.msgpack.decode(half.payload.body, type=Feedback)
+        feedback = msgspec.msgpack.decode(half.payload.body, type=SentFeedback)
         payload = self._encode(CapturedFeedback(capture, feedback))
         placed = self._record(self._feedback, Settled(key, (half.side,), capture.agent, capture.seq), payload)
         if placed is None:
