@@ -273,14 +273,20 @@ def _traffic() -> list[PanelBuilder]:
             "Spool: records waiting",
             "Captured inferences that are not on the bus yet. It grows while the bus is away and drains after.",
             query(f"sum by (service) (govern_spool_pending_records{_SERVICE})", "{{service}}"),
-            span=6,
+            span=4,
         ),
         lines(
             "Spool: size",
             "Bytes that the spool holds in memory and on disk. At its limit records are dropped and counted.",
             query(f"sum by (service) (govern_spool_bytes{_SERVICE})", "{{service}}"),
             unit="bytes",
-            span=6,
+            span=4,
+        ),
+        lines(
+            "Rules refused",
+            "Processes that refuse their configuration file and go by older rules; their logs say why. Must stay at 0.",
+            query(f"sum by (service) (govern_capture_rules_refused{_SERVICE})", "{{service}}"),
+            span=4,
         ),
     ]
 

@@ -97,7 +97,7 @@ async def _proxy(settings: MirrorConfig, reload: Reload) -> None:
 
     recorder = open_recorder(settings)
     try:
-        async with reloading(reload, recorder.apply):
+        async with reloading(reload, recorder):
             await Proxy(settings, recorder).serve(stop_on_signals(), started=started)
     finally:
         recorder.close()
@@ -147,5 +147,5 @@ async def _ship(settings: MirrorConfig, otlp: str | None, reload: Reload) -> Non
             tracer=provider.get_tracer("govern.mirror") if otlp else None,
         )
         typer.echo(f"shipping {settings.spool_dir} to {settings.bus}, metrics on {served.url}/metrics", err=True)
-        async with reloading(reload, shipper.apply):
+        async with reloading(reload, shipper):
             await shipper.run(stop_on_signals())

@@ -67,7 +67,7 @@ async def _grpc(settings: MirrorConfig, reload: Reload) -> None:
 
     recorder = open_recorder(settings, source="grpc")
     try:
-        async with reloading(reload, recorder.apply):
+        async with reloading(reload, recorder):
             await GrpcProxy(settings, recorder).serve(stop_on_signals(), started=started)
     finally:
         recorder.close()

@@ -59,7 +59,7 @@ async def _serve(settings: MirrorConfig, reload: Reload) -> None:
     registry = CollectorRegistry()
     opened = Sink(settings, Metrics(registry))
     try:
-        async with reloading(reload, opened.apply):
+        async with reloading(reload, opened):
             await serve(opened, registry, stop_on_signals(), started=started)
     finally:
         opened.close()

@@ -25,6 +25,7 @@ FILE_BYTES: Final = 4096
 _CAPTURED: Final = 1
 _SAMPLED_OUT: Final = 2
 _DROPPED: Final = 3
+_REFUSED: Final = 4
 _META_AT: Final = 64
 _META_BYTES_MAX: Final = FILE_BYTES - _META_AT
 #: Long enough for a pod's name (63 characters); short enough for a segment's header and a file's name.
@@ -105,6 +106,10 @@ class AgentFile:
     def set_dropped(self, count: int) -> None:
         self._words[_DROPPED] = count
 
+    def set_refused(self, refused: bool) -> None:
+        """Whether its configuration file, as it is now, is refused."""
+        self._words[_REFUSED] = refused
+
     def close(self) -> None:
         """Give up the lock: the agent is dead from now on. The file stays for whoever ships."""
         self._words.release()
@@ -144,6 +149,10 @@ class AgentView:
     def counts(self) -> Counts:
         words = memoryview(os.pread(self._fd, _META_AT, 0)).cast("Q")
         return Counts(words[_CAPTURED], words[_SAMPLED_OUT], words[_DROPPED])
+
+    def refuses(self) -> bool:
+        """Whether it refuses its configuration file, and goes by older rules."""
+        return bool(memoryview(os.pread(self._fd, _META_AT, 0)).cast("Q")[_REFUSED])
 
     def alive(self) -> bool:
         try:

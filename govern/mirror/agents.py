@@ -42,6 +42,10 @@ class Agent:
     def alive(self) -> bool:
         return self.view is not None and self.view.alive()
 
+    def refuses(self) -> bool:
+        """Whether it refuses its configuration file; a dead one refuses nothing."""
+        return self.view is not None and self.view.refuses() and self.view.alive()
+
 
 class Agents:
     """Those whose files or segments lie in a spool's folders."""

@@ -1,13 +1,14 @@
 """ASGI middleware: the same capture as the proxy's, inside a FastAPI or Starlette application, without a hop.
 
 from govern.mirror.asgi import MirrorMiddleware
-from govern.mirror.config import load
+from govern.mirror.reload import follow
 
-app.add_middleware(MirrorMiddleware, config=load(Path("mirror.yaml")))
+app.add_middleware(MirrorMiddleware, config=follow(Path("mirror.yaml")))
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
@@ -17,6 +18,7 @@ from typing import Any, Final
 from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
 from govern.mirror.recorder import Exchange, Recorder, open_recorder
+from govern.mirror.reload import Reload, Watch
 
 _log: Final = logging.getLogger(__name__)
 
@@ -42,12 +44,15 @@ class MirrorMiddleware:
 
     Args:
         app: the application.
-        config: `upstream`, `listen` and the timeouts do not matter here.
+        config: `follow(path)`, and new rules in the file are taken over; or one that stays. `upstream`, `listen` and
+            the timeouts do not matter here.
     """
 
-    def __init__(self, app: App, config: MirrorConfig) -> None:
+    def __init__(self, app: App, config: MirrorConfig | Reload) -> None:
         self._app = app
-        self._config = config
+        # A copy: whoever else was given the same has read other states of the file.
+        self._source = copy.copy(config) if isinstance(config, Reload) else Reload(None, {}, config)
+        self._watch: Watch | None = None
         self._recorder: Recorder | None = None
         self._pid = 0
         self._try_again = 0.0
@@ -76,7 +81,8 @@ class MirrorMiddleware:
         self._recorder = None
         if time.monotonic() >= self._try_again:
             try:
-                self._recorder = open_recorder(self._config, source="middleware")
+                self._recorder = open_recorder(self._source.config, source="middleware")
+                self._watch = Watch(self._source, self._recorder)
                 self._pid = pid
             except Exception as error:  # noqa: BLE001 - a failure of capture must never reach the application
                 self._try_again = time.monotonic() + _TRY_AGAIN_S
@@ -89,6 +95,8 @@ class MirrorMiddleware:
 
         async def told(message: Message) -> None:
             if recorder is not None and message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                if self._watch is not None:
+                    self._watch.end()
                 recorder.close()
             await send(message)
 

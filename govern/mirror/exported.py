@@ -61,6 +61,7 @@ class CaptureMetrics:
         self._last, self._retired = self._load()
         self._shown: dict[Labels, Counts] = {}
         self._shown_beside: dict[Labels, Tally] = {}
+        self._refused: set[Labels] = set()
 
     def retire(self, info: AgentInfo, counts: Counts) -> None:
         """Remember the final counts of a dead agent, before its file is deleted.
@@ -134,6 +135,15 @@ class CaptureMetrics:
                 self._metrics.destination_pending.labels(*key).set(waiting_there)
         self._shown = totals
         self._shown_beside = {key: tally for key, (tally, _) in beside.items()}
+
+    def refused(self, namespace: str, service: str, agents: Iterable[AgentInfo], *, shipper: bool) -> None:
+        """Show who refuses the configuration file: agents, and the shipper itself."""
+        found = Counter([_labels(info) for info in agents])
+        found[labels(namespace=namespace, service=service)] += shipper
+        with self._updating:
+            for key in self._refused | found.keys():
+                self._metrics.capture_rules_refused.labels(*key).set(found[key])
+        self._refused |= found.keys()
 
     def corrupt(self, info: AgentInfo, count: int) -> None:
         self._metrics.spool_corrupt.labels(*_labels(info)).inc(count)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from govern.errors import Unavailable
 from govern.mirror.asgi import MirrorMiddleware
-from govern.mirror.config import MirrorConfig, load
+from govern.mirror.reload import Reload, follow
 
 #: Set on the function that makes MLServer's application once it is ours: MLServer makes its repository twice.
 _MARK: Final = "_captured_by_govern"
@@ -28,7 +28,7 @@ def captured_repository(root: str | None, config: str | None = None, **arguments
 
     Args:
         root: as MLServer gives it.
-        config: the YAML file of capture; the environment variables count, too.
+        config: the YAML file of capture, of which new rules are taken over; the environment variables count, too.
         arguments: what else the repository takes.
 
     Raises:
@@ -37,11 +37,11 @@ def captured_repository(root: str | None, config: str | None = None, **arguments
     """
     from mlserver.repository import SchemalessModelRepository
 
-    _capture(load(Path(config) if config else None))
+    _capture(follow(Path(config) if config else None))
     return SchemalessModelRepository(root, **arguments)
 
 
-def _capture(config: MirrorConfig) -> None:
+def _capture(config: Reload) -> None:
     from mlserver.rest import server
 
     create = getattr(server, "create_app", None)

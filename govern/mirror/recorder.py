@@ -228,8 +228,15 @@ class Recorder:
             return None
 
     def apply(self, config: MirrorConfig) -> None:
-        """Follow another configuration's rules from the next exchange on; those under way keep theirs."""
+        """Follow another configuration's rules from the next exchange on; those under way keep theirs.
+
+        From any thread: it puts one whole object into the place of another.
+        """
         self.rules = Rules(config)
+
+    def refused(self, standing: bool) -> None:
+        """Show whether the configuration file, as it is now, is refused."""
+        self.spool.show_refused(standing)
 
     def lose(self, failure: Exception) -> None:
         """Count an inference that could not be captured."""

@@ -123,6 +123,10 @@ class Shipper:
         """
         self._taking_over.apply(config)
 
+    def refused(self, standing: bool) -> None:
+        """Show whether the configuration file, as it is now, is refused."""
+        self._taking_over.refuses = standing
+
     async def drain(self) -> Drained:
         """Ship what lies in the spool now, whether its agents live or not, for at most `drain_s`.
 
@@ -297,6 +301,12 @@ class Shipper:
     def _show(self) -> None:
         self._count()
         self._save()
+        self._metrics.refused(
+            self._config.namespace,
+            self._config.service,
+            [agent.info for agent in self._agents if agent.refuses()],
+            shipper=self._taking_over.refuses,
+        )
         held = sum(folder.held_bytes(each) for each in self._agents.folders)
         self._metrics.held(self._config.namespace, self._config.service, held)
 

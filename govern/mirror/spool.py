@@ -7,6 +7,7 @@ never waits for room.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -135,6 +136,11 @@ class SpoolWriter:
     def count_dropped(self) -> None:
         self._dropped += 1
         self._file.set_dropped(self._dropped)
+
+    def show_refused(self, refused: bool) -> None:
+        """Show whether the agent's configuration file, as it is now, is refused; from any thread, at any time."""
+        with contextlib.suppress(ValueError):  # it is closed
+            self._file.set_refused(refused)
 
     def close(self) -> None:
         """Seal what was written and give up the agent's lock."""

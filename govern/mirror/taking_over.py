@@ -37,6 +37,9 @@ class TakingOver:
 
     Args:
         follow: called with the configuration whose rules are in force now.
+
+    Attributes:
+        refuses: whether the newest rules are refused, by whoever read them or by the bus.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class TakingOver:
         self._changes = topic(config.namespace, "config")
         self._digest = digest(config)
         self._wanted: _Rules | None = None
+        self.refuses = False
 
     def apply(self, config: MirrorConfig) -> None:
         """Want another configuration's rules.
@@ -77,6 +81,7 @@ class TakingOver:
             if error.retriable:
                 raise
             self._wanted = None
+            self.refuses = True
             _log.error("the new rules are refused, those in force stay: %s", error)
             return
         change = ConfigChange(

@@ -57,6 +57,9 @@ class Metrics:
         self.capture_withheld = counter(
             "govern_capture_withheld_bodies", "Bodies left out of records: a rule says so, or they cannot be redacted."
         )
+        self.capture_rules_refused = gauge(
+            "govern_capture_rules_refused", "Processes that refuse their configuration file and go by older rules."
+        )
         self.spool_corrupt = counter(
             "govern_spool_corrupt_records", "Captured inferences that could not be read back from the spool."
         )

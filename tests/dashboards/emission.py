@@ -29,6 +29,7 @@ def _mirror(metrics: Metrics) -> None:
     metrics.capture_dropped.labels(*names).inc(2)
     metrics.capture_withheld.labels(*names).inc(3)
     metrics.capture_shipped.labels(*names).inc(80)
+    metrics.capture_rules_refused.labels(*names).set(1)
     metrics.spool_corrupt.labels(*names).inc()
     metrics.spool_bytes.labels(*names).set(4096)
     metrics.spool_pending.labels(*names).set(3)

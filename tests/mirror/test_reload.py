@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from govern.mirror.config import MirrorConfig, load
 from govern.mirror.recorder import Recorder, open_recorder
 from govern.mirror.reload import Reload, digest, reloading
 from govern.record import ConfigChange
-from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, govern, until
+from tests.mirror.conftest import DEADLINE_S, HERE, SEGMENT_BYTES, exchange, govern, records, request, until
 from tests.mirror.test_delivery import Load, dropped_of
 from tests.mirror.test_shipper import capture, on_the_bus, scrape
 from tests.mirror.test_shipper import shipper as make_shipper
@@ -49,7 +51,7 @@ async def test_the_file_is_read_again_when_it_changes_and_on_sighup_and_refused_
     config = load(file, flags=flags, environ={})
     recorder = open_recorder(config)
     caplog.set_level(logging.INFO)
-    async with reloading(Reload(file, flags, config), recorder.apply):
+    async with reloading(Reload(file, flags, config), recorder):
         under_way = recorder.begin(b"POST", b"/v2/models/income/infer", {})
         assert under_way is not None
         await asyncio.sleep(0)
@@ -83,23 +85,70 @@ async def test_rules_that_cannot_be_taken_over_are_not_the_last_ones_to_be_read(
     file.write_text("sampling_rate: 0.5\n")
     config = load(file, environ={})
     taken: list[float] = []
+    refused: list[bool] = []
 
-    def apply(new: MirrorConfig) -> None:
-        if new.sampling_rate == 0.25:
-            raise RuntimeError("no such luck")
-        taken.append(new.sampling_rate)
+    class Unlucky:
+        def apply(self, new: MirrorConfig) -> None:
+            if new.sampling_rate == 0.25:
+                raise RuntimeError("no such luck")
+            taken.append(new.sampling_rate)
 
-    async with reloading(Reload(file, {}, config), apply):
+        def refused(self, standing: bool) -> None:
+            refused.append(standing)
+
+    async with reloading(Reload(file, {}, config), Unlucky()):
+        await eventually(lambda: refused == [False], "the first look")
         file.write_text("sampling_rate: 0.25\n")
         await eventually(lambda: "no such luck" in caplog.text, "the failure in the log")
+        assert refused[-1]
         file.write_text("sampling_rate: &a [*a]\n")
         await eventually(lambda: "contains itself" in caplog.text, "the refusal")
+        assert refused[-1]
         file.write_text("sampling_rate: 0.125\n")
         await eventually(lambda: taken == [0.125], "the rules after those")
+        await eventually(lambda: not refused[-1], "that they are not refused")
 
 
+def proxy(file: Path, port: int, uvicorn: int) -> list[str]:
+    return govern(
+        *("mirror", "proxy", "--config", str(file), "--listen", f"127.0.0.1:{port}"),
+        *("--upstream", f"http://127.0.0.1:{uvicorn}"),
+    )
+
+
+APPLICATION = """
+from pathlib import Path
+from upstream_app import app as inner
+from govern.mirror.asgi import MirrorMiddleware
+from govern.mirror.reload import follow
+
+app = MirrorMiddleware(inner, follow(Path({file!r})))
+"""
+
+
+def middleware(file: Path, port: int, uvicorn: int) -> list[str]:
+    folder = file.with_name("theirs")
+    folder.mkdir()
+    (folder / "application.py").write_text(APPLICATION.format(file=str(file)))
+    (folder / "upstream_app.py").write_text((HERE / "upstream_app.py").read_text())
+    where = ["--app-dir", str(folder), "--port", str(port), "--log-level", "warning"]
+    return [sys.executable, "-m", "uvicorn", "application:app", *where]
+
+
+#: The command of a process that captures, which follows a file and listens on a port.
+Way = Callable[[Path, int, int], list[str]]
+WAYS = pytest.mark.parametrize("way", [proxy, middleware])
+
+
+@WAYS
 async def test_new_rules_under_load_lose_nothing_and_are_on_record(
-    make_config: Callable[..., MirrorConfig], bus_url: str, unique: str, spool_dir: Path, tmp_path: Path, uvicorn: int
+    way: Way,
+    make_config: Callable[..., MirrorConfig],
+    bus_url: str,
+    unique: str,
+    spool_dir: Path,
+    tmp_path: Path,
+    uvicorn: int,
 ) -> None:
     # Segments that last longer than a busy machine keeps the thread waiting that makes the next one.
     room = {"segment_bytes": 32 * SEGMENT_BYTES, "spool_bytes": 512 * SEGMENT_BYTES}
@@ -116,13 +165,7 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
     targets = [{"topic": f"{unique}-copy"}]
     file.write_text(json.dumps(common))
     port = free_port()
-    proxy = Process(
-        govern(
-            *("mirror", "proxy", "--config", str(file), "--listen", f"127.0.0.1:{port}"),
-            *("--upstream", f"http://127.0.0.1:{uvicorn}"),
-        ),
-        log=tmp_path / "proxy.log",
-    )
+    capturing = Process(way(file, port, uvicorn), log=tmp_path / "capturing.log")
     metrics = free_port()
     shipper = Process(
         govern("mirror", "ship", "--config", str(file), "--metrics-listen", f"127.0.0.1:{metrics}"),
@@ -130,21 +173,21 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
     )
     load_ = Load(port)
     try:
-        proxy.start(lambda _: listening(port))
+        capturing.start(lambda _: listening(port))
         shipper.start(lambda text: "shipping" in text)
         load_.start()
         url = f"http://127.0.0.1:{metrics}/metrics"
         until(lambda: scrape(url).get("capture_shipped_total", 0) >= HUNDRED, "some records on the bus")
         file.write_text(json.dumps({**common, "headers": ["x-request-id"], "fan_out": targets}))
-        until(lambda: "new rules are taken over" in proxy.log(), "the proxy to follow")
+        until(lambda: "new rules are taken over" in capturing.log(), "the process that captures to follow")
         until(lambda: "new rules are in force" in shipper.log(), "the shipper to follow")
         answered = load_.answered
         until(lambda: load_.answered >= answered + HUNDRED, "some answers under the new rules")
         load_.end()
-        proxy.stop()
+        capturing.stop()
         shipper.stop()
     finally:
-        proxy.kill()
+        capturing.kill()
         shipper.kill()
         if load_.is_alive():
             load_.end()
@@ -166,6 +209,85 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
     assert (change.subject, change.action) == ("capture/model", "changed")
     assert change.digest == digest(load(file, environ={}))
     assert change.detail.startswith("instead of ")
+
+
+@WAYS
+def test_a_file_that_is_refused_leaves_the_rules_in_force_and_shows_in_the_metrics(
+    way: Way, unique: str, spool_dir: Path, tmp_path: Path, uvicorn: int
+) -> None:
+    file = tmp_path / "mirror.yaml"
+    good = f"namespace: {unique}\nspool_dir: {spool_dir}\nbus: embedded://{tmp_path}/bus.db\nheaders: [x-request-id]\n"
+    file.write_text(good)
+    port, metrics = free_port(), free_port()
+    capturing = Process(way(file, port, uvicorn), log=tmp_path / "capturing.log")
+    shipper = Process(
+        govern("mirror", "ship", "--config", str(file), "--metrics-listen", f"127.0.0.1:{metrics}"),
+        log=tmp_path / "ship.log",
+    )
+    url = f"http://127.0.0.1:{metrics}/metrics"
+
+    def answered(name: str) -> None:
+        assert exchange(port, [request("/v2/models/echo/infer", headers=[f"X-Request-Id: {name}"])]).endswith(b"{}")
+
+    try:
+        capturing.start(lambda _: listening(port))
+        shipper.start(lambda text: "shipping" in text)
+        answered("before")  # the middleware begins with the first event
+        until(lambda: scrape(url).get("capture_rules_refused") == 0, "that nobody refuses anything")
+        file.write_text(f"{good}sampling_rate: 7\nrules: []\n")
+        until(lambda: scrape(url)["capture_rules_refused"] == 2, "that both refuse the file")
+        for process in (capturing, shipper):
+            assert f"is refused, the rules in force stay: {file}:5: sampling_rate" in process.log()
+        answered("meanwhile")
+        file.write_text(good)
+        until(lambda: scrape(url)["capture_rules_refused"] == 0, "that nobody refuses the file any more")
+        until(lambda: scrape(url).get("capture_shipped_total") == 2, "both records on the bus")
+    finally:
+        capturing.stop()
+        shipper.stop()
+
+
+@WAYS
+def test_a_file_that_takes_long_to_read_holds_no_request_up(
+    way: Way, spool_dir: Path, tmp_path: Path, uvicorn: int
+) -> None:
+    file, pipe, after = tmp_path / "mirror.yaml", tmp_path / "pipe", tmp_path / "after.yaml"
+    file.write_text(f"spool_dir: {spool_dir}\nheaders: [x-request-id]\n")
+    after.write_text(f"spool_dir: {spool_dir}\n")
+    port = free_port()
+    capturing = Process(way(file, port, uvicorn), log=tmp_path / "capturing.log")
+
+    def answered(name: str) -> None:
+        assert exchange(port, [request("/v2/models/echo/infer", headers=[f"X-Request-Id: {name}"])]).endswith(b"{}")
+
+    writers: list[int] = []
+
+    def somebody_reads() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody does yet
+            writers.append(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    try:
+        capturing.start(lambda _: listening(port))
+        answered("first")
+        os.mkfifo(pipe)
+        pipe.rename(file)
+        until(somebody_reads, "the file to be read")
+        for number in range(HUNDRED):
+            answered(f"meanwhile-{number}")
+        settings = after.read_bytes()
+        after.rename(file)
+        os.write(writers[0], settings)
+        os.close(writers.pop())
+        until(lambda: "new rules are taken over" in capturing.log(), "the new rules")
+        answered("last")
+    finally:
+        for writer in writers:
+            os.close(writer)
+        capturing.stop()
+    found = [(record.request_id, dict(record.request.headers)) for record in records([spool_dir])]
+    before = ["first", *(f"meanwhile-{number}" for number in range(HUNDRED))]
+    assert found == [*((name, {"x-request-id": name}) for name in before), ("last", {})]
 
 
 async def test_rules_that_the_bus_refuses_leave_those_in_force(

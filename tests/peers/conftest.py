@@ -74,7 +74,7 @@ class MLServer:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.http, self.grpc = free_port(), free_port()
-        self._folder = folder
+        self.folder = folder
         own = {"host": HOST, "http_port": self.http, "grpc_port": self.grpc, "metrics_port": free_port()}
         defaults = {"metrics_dir": str(folder), "parallel_workers": 0, "debug": False}
         (folder / "settings.json").write_text(json.dumps(own | defaults | settings))

@@ -110,6 +110,10 @@ class Sink:
         self.config = config
         self.rules = Rules(config)
 
+    def refused(self, standing: bool) -> None:
+        """Show whether the configuration file, as it is now, is refused."""
+        self._spool.show_refused(standing)
+
     def unwell(self) -> str | None:
         """Why no event could be taken now; None when one could."""
         if len(self._ledger.waiting) >= self.config.sink.pending:
