@@ -40,6 +40,13 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def renew(file: Path, text: str) -> None:
+    """Put another file into a file's place, in one step, as a ConfigMap is renewed: half a file has rules, too."""
+    beside = file.with_name(f"next-{file.name}")
+    beside.write_text(text)
+    beside.rename(file)
+
+
 def records(folders: Sequence[Path]) -> list[Inference]:
     """Every inference that lies in the spool, agent by agent, in order."""
     found = []

@@ -22,7 +22,7 @@ from govern.mirror.config import MirrorConfig, load
 from govern.mirror.recorder import Recorder, open_recorder
 from govern.mirror.reload import Reload, digest, reloading
 from govern.record import ConfigChange
-from tests.mirror.conftest import DEADLINE_S, HERE, SEGMENT_BYTES, exchange, govern, records, request, until
+from tests.mirror.conftest import DEADLINE_S, HERE, SEGMENT_BYTES, exchange, govern, records, renew, request, until
 from tests.mirror.test_delivery import Load, dropped_of
 from tests.mirror.test_shipper import capture, on_the_bus, scrape
 from tests.mirror.test_shipper import shipper as make_shipper
@@ -55,18 +55,16 @@ async def test_the_file_is_read_again_when_it_changes_and_on_sighup_and_refused_
         under_way = recorder.begin(b"POST", b"/v2/models/income/infer", {})
         assert under_way is not None
         await asyncio.sleep(0)
-        replacement = tmp_path / "next.yaml"
-        replacement.write_text("sampling_rate: 0.25\nlisten: 127.0.0.1:1\n")
-        replacement.rename(file)  # as a ConfigMap is renewed
+        renew(file, "sampling_rate: 0.25\nlisten: 127.0.0.1:1\n")
         await eventually(lambda: rate_of(recorder) == 0.25, "the new rate")
         await eventually(lambda: "a change of listen takes effect at the next start" in caplog.text, "the warning")
 
-        file.write_text("sampling_rate: 0.1\nrules: [{path: '('}]\n")
+        renew(file, "sampling_rate: 0.1\nrules: [{path: '('}]\n")
         await eventually(lambda: "is refused, the rules in force stay" in caplog.text, "the refusal")
         assert f"{file}:2: rules.0.path" in caplog.text
         assert rate_of(recorder) == 0.25
 
-        file.write_text("sampling_rate: 0.75\n")
+        renew(file, "sampling_rate: 0.75\n")
         os.kill(os.getpid(), signal.SIGHUP)
         await eventually(lambda: rate_of(recorder) == 0.75, "the new rate")
         caplog.clear()
@@ -98,13 +96,13 @@ async def test_rules_that_cannot_be_taken_over_are_not_the_last_ones_to_be_read(
 
     async with reloading(Reload(file, {}, config), Unlucky()):
         await eventually(lambda: refused == [False], "the first look")
-        file.write_text("sampling_rate: 0.25\n")
+        renew(file, "sampling_rate: 0.25\n")
         await eventually(lambda: "no such luck" in caplog.text, "the failure in the log")
         assert refused[-1]
-        file.write_text("sampling_rate: &a [*a]\n")
+        renew(file, "sampling_rate: &a [*a]\n")
         await eventually(lambda: "contains itself" in caplog.text, "the refusal")
         assert refused[-1]
-        file.write_text("sampling_rate: 0.125\n")
+        renew(file, "sampling_rate: 0.125\n")
         await eventually(lambda: taken == [0.125], "the rules after those")
         await eventually(lambda: not refused[-1], "that they are not refused")
 
@@ -178,7 +176,7 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
         load_.start()
         url = f"http://127.0.0.1:{metrics}/metrics"
         until(lambda: scrape(url).get("capture_shipped_total", 0) >= HUNDRED, "some records on the bus")
-        file.write_text(json.dumps({**common, "headers": ["x-request-id"], "fan_out": targets}))
+        renew(file, json.dumps({**common, "headers": ["x-request-id"], "fan_out": targets}))
         until(lambda: "new rules are taken over" in capturing.log(), "the process that captures to follow")
         until(lambda: "new rules are in force" in shipper.log(), "the shipper to follow")
         answered = load_.answered
@@ -234,12 +232,12 @@ def test_a_file_that_is_refused_leaves_the_rules_in_force_and_shows_in_the_metri
         shipper.start(lambda text: "shipping" in text)
         answered("before")  # the middleware begins with the first event
         until(lambda: scrape(url).get("capture_rules_refused") == 0, "that nobody refuses anything")
-        file.write_text(f"{good}sampling_rate: 7\nrules: []\n")
+        renew(file, f"{good}sampling_rate: 7\nrules: []\n")
         until(lambda: scrape(url)["capture_rules_refused"] == 2, "that both refuse the file")
         for process in (capturing, shipper):
             assert f"is refused, the rules in force stay: {file}:5: sampling_rate" in process.log()
         answered("meanwhile")
-        file.write_text(good)
+        renew(file, good)
         until(lambda: scrape(url)["capture_rules_refused"] == 0, "that nobody refuses the file any more")
         until(lambda: scrape(url).get("capture_shipped_total") == 2, "both records on the bus")
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_readme import ROOT, blocks
-from tests.mirror.conftest import exchange, records, request, until
+from tests.mirror.conftest import exchange, records, renew, request, until
 from tests.peers.conftest import HOST, PEERS, MLServer, post, result
 
 pytestmark = pytest.mark.peers
@@ -63,10 +63,10 @@ def test_it_answers_as_ever_and_its_inferences_are_captured(
 def test_it_follows_new_rules_and_refuses_wrong_ones(captured: MLServer, spool_dir: Path) -> None:
     file, process = captured.folder / "mirror.yaml", captured.process
     post(captured.http, INFER, BODY, JSON | {"x-request-id": "before"})
-    file.write_text(f"spool_dir: {spool_dir}\nservice: income\nheaders: [x-request-id]\n")
+    renew(file, f"spool_dir: {spool_dir}\nservice: income\nheaders: [x-request-id]\n")
     until(lambda: "new rules are taken over" in process.log(), "the new rules")
     post(captured.http, INFER, BODY, JSON | {"x-request-id": "after"})
-    file.write_text(f"spool_dir: {spool_dir}\nservice: income\nheaders: 7\n")
+    renew(file, f"spool_dir: {spool_dir}\nservice: income\nheaders: 7\n")
     until(lambda: "the rules in force stay: mirror.yaml:3: headers" in process.log(), "the refusal")
     post(captured.http, INFER, BODY, JSON | {"x-request-id": "still"})
     found = [(record.request_id, dict(record.request.headers)) for record in records([spool_dir])]

@@ -17,7 +17,7 @@ import yaml
 
 from govern.mirror.grpc.http2 import END_HEADERS, PREFACE, Kind, frame, header_block
 from tests.mirror.authority import Authority
-from tests.mirror.conftest import DEADLINE_S, records, until
+from tests.mirror.conftest import DEADLINE_S, records, renew, until
 from tests.mirror.grpc.conftest import ANY, INFER, STREAM_INFER, command, framed, infer_request, model_server
 from tests.services.process import Process, free_port, listening
 
@@ -213,7 +213,7 @@ def test_new_rules_are_taken_over_without_a_restart(
         start_grpc(port, upstream, "--config", str(config))
         infer = connect(port).unary_unary(INFER)
         infer(infer_request(id="before").SerializeToString(), timeout=DEADLINE_S)
-        config.write_text("sampling_rate: 1\n")
+        renew(config, "sampling_rate: 1\n")
 
         def recorded() -> bool:
             infer(infer_request(id="after").SerializeToString(), timeout=DEADLINE_S)

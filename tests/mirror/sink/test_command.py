@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.mirror.conftest import govern, records, until
+from tests.mirror.conftest import govern, records, renew, until
 from tests.mirror.sink.events import acknowledged, kserve
 from tests.services.process import Process, free_port, listening
 
@@ -21,9 +21,7 @@ def test_new_rules_are_followed_and_sigterm_records_what_waits(tmp_path: Path, s
     try:
         metadata = '{"X-Old":["1"],"X-New":["2"]}'
         assert acknowledged(port, kserve("request", "before", metadata=metadata))
-        replacement = tmp_path / "next.yaml"
-        replacement.write_text(rules % "x-new")
-        replacement.rename(file)  # in one step, as a ConfigMap is renewed: half a file has rules, too
+        renew(file, rules % "x-new")
         until(lambda: "new rules are taken over" in process.log(), "the new rules")
         for name, side in (("before", "response"), ("after", "request")):
             assert acknowledged(port, kserve(side, name, metadata=metadata))
