@@ -23,7 +23,7 @@ from govern.mirror.recorder import Recorder, open_recorder
 from govern.mirror.reload import Reload, digest, reloading
 from govern.record import ConfigChange
 from tests.mirror.conftest import DEADLINE_S, HERE, SEGMENT_BYTES, exchange, govern, records, renew, request, until
-from tests.mirror.test_delivery import Load, dropped_of
+from tests.mirror.test_delivery import Load, dropped_of, half_empty
 from tests.mirror.test_shipper import capture, on_the_bus, scrape
 from tests.mirror.test_shipper import shipper as make_shipper
 from tests.services.process import Process, free_port, listening
@@ -169,7 +169,7 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
         govern("mirror", "ship", "--config", str(file), "--metrics-listen", f"127.0.0.1:{metrics}"),
         log=tmp_path / "ship.log",
     )
-    load_ = Load(port)
+    load_ = Load(port, room=lambda: half_empty(config))
     try:
         capturing.start(lambda _: listening(port))
         shipper.start(lambda text: "shipping" in text)
