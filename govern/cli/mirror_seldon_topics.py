@@ -17,6 +17,7 @@ from govern.cli._mirror import BusOption, ConfigOption, NamespaceOption, PrintCo
 from govern.errors import ConfigError
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
+from govern.mirror.reload import Reload, reloading
 from govern.mirror.seldon.exported import SeldonMetrics
 from govern.mirror.seldon.reader import SeldonReader
 from govern.mirror.seldon.source import SeldonSource
@@ -36,16 +37,13 @@ def seldon_topics(
     otlp: OtlpOption = None,
 ) -> None:
     """Record the inferences in Seldon Core v2's Kafka topics, until SIGTERM or Ctrl-C."""
-    settings = configured(
-        config,
-        show=print_config,
-        flags={
-            "bus": bus,
-            "namespace": namespace,
-            "sampling_rate": sampling_rate,
-            "metrics_listen": metrics_listen,
-        },
-    )
+    flags = {
+        "bus": bus,
+        "namespace": namespace,
+        "sampling_rate": sampling_rate,
+        "metrics_listen": metrics_listen,
+    }
+    settings = configured(config, show=print_config, flags=flags)
     if not settings.bus:
         raise ConfigError("bus", why="records need one", fix="set GOVERN_BUS, --bus or `bus:` in the file")
     kafka = settings.seldon.bus or settings.bus
@@ -57,15 +55,16 @@ def seldon_topics(
         )
     brokers = kafka_of(kafka, setting="seldon.bus" if settings.seldon.bus else "bus URL")
     configure(level="INFO", json=not sys.stderr.isatty())
+    reload = Reload(config, flags, settings)
 
     async def serve(stop: asyncio.Event) -> None:
-        await _serve(settings, brokers, otlp, stop)
+        await _serve(settings, brokers, otlp, reload, stop)
 
     run_until_signal(serve)
 
 
 async def _serve(
-    settings: MirrorConfig, brokers: tuple[str, KafkaAccess], otlp: str | None, stop: asyncio.Event
+    settings: MirrorConfig, brokers: tuple[str, KafkaAccess], otlp: str | None, reload: Reload, stop: asyncio.Event
 ) -> None:
     bootstrap, access = brokers
     registry = SnapshotRegistry()
@@ -84,4 +83,5 @@ async def _serve(
             tracer=provider.get_tracer("govern.mirror") if otlp else None,
         )
         typer.echo(f"recording kafka://{bootstrap} to {settings.bus}, metrics on {served.url}/metrics", err=True)
-        await reader.run(stop)
+        async with reloading(reload, reader):
+            await reader.run(stop)

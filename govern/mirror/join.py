@@ -84,9 +84,9 @@ class Joiner(Generic[H]):
 
     def add(self, half: H) -> Pair[H] | None:
         """The pair that a half completes, if it completes one; else it waits."""
-        waiting = self._by_key.get(half.key)
-        if waiting and self._waiting[waiting[0]].side != half.side:
-            other = self._take(waiting[0])
+        other = self.other(half.key, half.side)
+        if other is not None:
+            self._take(self._by_key[half.key][0])
             return Pair(half, other) if half.side == "request" else Pair(other, half)
         number = next(self._numbers)
         self._waiting[number] = half
@@ -94,6 +94,14 @@ class Joiner(Generic[H]):
         heapq.heappush(self._by_time, (half.t_ms, number))
         self.n_bytes += half.n_bytes
         return None
+
+    def other(self, key: Hashable, side: Side) -> H | None:
+        """The half that one of this key and side completes, if it comes next."""
+        waiting = self._by_key.get(key)
+        if not waiting:
+            return None
+        half = self._waiting[waiting[0]]
+        return half if half.side != side else None
 
     def expire(self, now_ms: float) -> list[Pair[H]]:
         """The halves that have waited too long, and the oldest ones past the bounds; each alone, oldest first."""

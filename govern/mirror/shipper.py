@@ -125,7 +125,7 @@ class Shipper:
 
     def refused(self, standing: bool) -> None:
         """Show whether the configuration file, as it is now, is refused."""
-        self._taking_over.refuses = standing
+        self._taking_over.rules.refuses = standing
 
     async def drain(self) -> Drained:
         """Ship what lies in the spool now, whether its agents live or not, for at most `drain_s`.
@@ -305,7 +305,7 @@ class Shipper:
             self._config.namespace,
             self._config.service,
             [agent.info for agent in self._agents if agent.refuses()],
-            shipper=self._taking_over.refuses,
+            shipper=self._taking_over.rules.refuses,
         )
         held = sum(folder.held_bytes(each) for each in self._agents.folders)
         self._metrics.held(self._config.namespace, self._config.service, held)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from govern.bus.protocol import Partition
+from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Joiner, Pair, Side
 from govern.mirror.place import RUN_BYTES, Place, Stored, offsets_of, runs_of
 from govern.mirror.seldon.half import Half, JoinKey
@@ -16,6 +17,7 @@ from govern.record import Payload
 
 REQUESTS, RESPONSES = Partition("inputs", 0), Partition("outputs", 0)
 SIDES: dict[Partition, Side] = {REQUESTS: "request", RESPONSES: "response"}
+CONFIG = MirrorConfig()
 UNBOUNDED = {"limit_ms": 100.0, "max_halves": 10**6, "max_bytes": 10**9}
 
 
@@ -23,6 +25,7 @@ def half(request_id: str, origin: Partition, offset: int, t_ms: int = 0, body: b
     return Half(
         key=JoinKey("model", "m", "", request_id),
         side=SIDES[origin],
+        config=CONFIG,
         origin=origin,
         offset=offset,
         t_ms=t_ms,

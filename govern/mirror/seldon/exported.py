@@ -45,6 +45,10 @@ class SeldonMetrics:
         """Show how many of Seldon's messages are not read yet."""
         self._metrics.consumer_lag.labels(*labels(namespace=self._config.namespace)).set(sum(lags))
 
+    def refused(self, standing: bool) -> None:
+        """Show whether the configuration file, as it is now, is refused."""
+        self._metrics.capture_rules_refused.labels(*labels(namespace=self._config.namespace)).set(standing)
+
     @staticmethod
     def _labels(record: Inference) -> tuple[str, ...]:
         return labels(

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError as ProtobufError
 from govern.bus.protocol import Message, Partition
 from govern.codecs import open_inference_pb2 as oip
 from govern.mirror.body import Body, Headers, text
+from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Side
 from govern.mirror.recorder import is_synthetic
 from govern.mirror.seldon.topics import Kind, Stream
@@ -43,6 +44,7 @@ class Half:
 
     Attributes:
         origin: where the message lies; with the topic's name it is what makes ids stable.
+        config: with the rules that were in force when the inference began; its two halves have the same.
         t_ms: when Kafka or the producer stamped it, milliseconds since the Unix epoch.
         payload: the captured body; its first bytes when `cut`.
         protocol: as the record names it.
@@ -53,6 +55,7 @@ class Half:
 
     key: JoinKey
     side: Side
+    config: MirrorConfig
     origin: Partition
     offset: int
     t_ms: int
@@ -89,15 +92,17 @@ def half_of(
     stream: Stream,
     key: JoinKey,
     headers: Headers,
+    config: MirrorConfig,
     *,
     named: bool,
-    body_bytes: int,
+    left_out: bool = False,
     kept_headers: Sequence[bytes] = (),
 ) -> Half:
     """The half that a message is.
 
     Args:
-        body_bytes: longest prefix of the body to keep; 0 keeps none.
+        config: with the rules that the inference began with.
+        left_out: it is joined to be counted only: nothing of its body is kept.
         kept_headers: those that go into the record.
     """
     value = message.value or b""
@@ -110,11 +115,12 @@ def half_of(
     if failed is not None:
         content_type, protocol = b"text/plain", ""
         error = text(b"%b failed: %b" % (failed or b"a step", value[:_ERROR_BYTES_MAX]), _ERROR_BYTES_MAX)
-    body = Body(body_bytes)
+    body = Body(0 if left_out else config.body_bytes)
     body.feed(value)
     return Half(
         key=key,
         side=stream.side,
+        config=config,
         origin=message.tp,
         offset=message.offset,
         t_ms=message.timestamp_ms,

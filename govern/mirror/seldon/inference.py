@@ -31,10 +31,14 @@ def shares_of(key: JoinKey, config: MirrorConfig) -> Shares:
     return shares(config.sampling_rate, config.sampling, service=service_of(key), model=model_of(key))
 
 
-def is_kept(record: Inference, key: JoinKey, config: MirrorConfig) -> bool:
-    """Whether sampling keeps an inference, now that its outcome is known."""
-    fate = shares_of(key, config).fate(key.request_id)
-    return fate is Fate.KEPT or (fate is Fate.OPEN and _failed(record.status_code, config))
+def is_kept(record: Inference, first: Half) -> bool:
+    """Whether sampling keeps an inference, now that its outcome is known.
+
+    Args:
+        first: of its halves; the rules are those that it began with.
+    """
+    fate = shares_of(first.key, first.config).fate(first.key.request_id)
+    return fate is Fate.KEPT or (fate is Fate.OPEN and _failed(record.status_code, first.config))
 
 
 def _failed(status_code: int, config: MirrorConfig) -> bool:
@@ -42,7 +46,7 @@ def _failed(status_code: int, config: MirrorConfig) -> bool:
     return status_code == 0 or status_code >= config.sampling.error_status
 
 
-def inference_of(pair: Pair[Half], config: MirrorConfig, *, agent: str, seq: int, dropped: int) -> Inference:
+def inference_of(pair: Pair[Half], *, agent: str, seq: int, dropped: int) -> Inference:
     """The record of a pair.
 
     A pipeline `p` is service p, model `p.pipeline`, as the header `seldon-model` names it; a model `m` is model m of
@@ -50,7 +54,7 @@ def inference_of(pair: Pair[Half], config: MirrorConfig, *, agent: str, seq: int
     """
     request, response = pair
     first = pair.first
-    key = first.key
+    key, config = first.key, first.config
     t_first = first.t_ms * _MS
     identity = derived_uuid7(t_first, "seldon-v2", first.origin.topic, first.origin.partition, first.offset)
     status_code = 0 if response is None else _FAILED if response.error else _OK
@@ -70,7 +74,7 @@ def inference_of(pair: Pair[Half], config: MirrorConfig, *, agent: str, seq: int
         status_code=status_code,
         request=_payload(request),
         response=_payload(response),
-        error=_error(pair, config),
+        error=_error(pair),
         sampling=shares_of(key, config).label(failed=_failed(status_code, config)),
         truncated=tuple(half.side for half in pair.halves if half.cut),
         synthetic=any(half.synthetic for half in pair.halves),
@@ -79,10 +83,10 @@ def inference_of(pair: Pair[Half], config: MirrorConfig, *, agent: str, seq: int
     )
 
 
-def _error(pair: Pair[Half], config: MirrorConfig) -> str:
+def _error(pair: Pair[Half]) -> str:
     said = [half.error for half in pair.halves if half.error]
     if pair.missing:
-        said.append(f"the {pair.missing[0]} half did not come within {config.seldon.join_s:g} s")
+        said.append(f"the {pair.missing[0]} half did not come within {pair.first.config.seldon.join_s:g} s")
     return "; ".join(said)
 
 

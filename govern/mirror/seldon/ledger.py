@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from govern.bus.protocol import Outgoing, Partition, Transactor
+from govern.bus.protocol import Bus, Outgoing, Partition, Transactor
 from govern.bus.topics import topic
 from govern.mirror.agent import Counts
-from govern.mirror.config import MirrorConfig
-from govern.mirror.fan_out import FanOut
+from govern.mirror.in_force import InForce
 from govern.mirror.join import Pair
 from govern.mirror.messages import Messages
 from govern.mirror.place import Stored
-from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.seldon.half import Half
 from govern.mirror.seldon.inference import inference_of, is_kept
 from govern.record import Inference
@@ -25,28 +23,28 @@ class Ledger:
 
     Args:
         table: the positions topic as it was when the id was taken.
+        rules: those in force.
         agent: the reader's name. It is the same in every run, because the counts go on where they stood.
     """
 
     def __init__(
         self,
+        bus: Bus,
         transactor: Transactor,
         table: Mapping[bytes, bytes],
         *,
-        config: MirrorConfig,
+        namespace: str,
+        rules: InForce,
         agent: str,
         messages: Messages,
-        redactor: Redactor,
-        fan_out: FanOut,
     ) -> None:
+        self._bus = bus
         self._transactor = transactor
-        self._config = config
+        self._rules = rules
         self._agent = agent
         self._messages = messages
-        self._redactor = redactor
-        self._fan_out = fan_out
-        self._inferences = topic(config.namespace, "inferences")
-        self._positions = topic(config.namespace, "positions")
+        self._inferences = topic(namespace, "inferences")
+        self._positions = topic(namespace, "positions")
         self._table = {key: value for key, value in table.items() if key.startswith(agent.encode())}
         stored = self._table.get(self._key())
         #: Whether no run of this reader has ever published anything.
@@ -57,6 +55,14 @@ class Ledger:
         """The place of a partition; None when it was never read."""
         value = self._table.get(self._key(partition))
         return None if value is None else msgspec.json.decode(value, type=Stored)
+
+    async def take_over(self) -> None:
+        """Follow the rules that are wanted, if any, once it is on the bus that they are followed.
+
+        Raises:
+            BusError: one that may not come again; the rules stay wanted.
+        """
+        await self._rules.take_over(self._bus, self._transactor)
 
     async def commit(
         self, pairs: Sequence[Pair[Half]], places: Mapping[Partition, Stored], lost: int
@@ -73,9 +79,9 @@ class Ledger:
         records: list[Inference] = []
         left_out: list[Inference] = []
         for pair in pairs:
-            record = inference_of(pair, self._config, agent=self._agent, seq=counts.captured, dropped=counts.dropped)
-            if is_kept(record, pair.first.key, self._config):
-                records.append(self._redactor.of(record))
+            record = inference_of(pair, agent=self._agent, seq=counts.captured, dropped=counts.dropped)
+            if is_kept(record, pair.first):
+                records.append(self._rules.redactor.of(record))
                 counts = counts._replace(captured=counts.captured + 1)
             else:
                 left_out.append(record)
@@ -83,7 +89,9 @@ class Ledger:
         moved = {self._key(tp): msgspec.json.encode(stored) for tp, stored in places.items()}
         moved[self._key()] = msgspec.json.encode((*counts,))
         outgoing = [self._messages.of(record) for record in records]
-        beside = self._fan_out.beside((record, message) for record, (message, _) in zip(records, outgoing, strict=True))
+        beside = self._rules.fan_out.beside(
+            (record, message) for record, (message, _) in zip(records, outgoing, strict=True)
+        )
         async with self._transactor.transaction() as transaction:
             if outgoing:
                 await transaction.publish(self._inferences, [message for message, _ in outgoing])

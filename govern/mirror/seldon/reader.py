@@ -17,9 +17,9 @@ from typing import Final
 from opentelemetry.trace import Tracer
 
 from govern.bus.protocol import Bus, BusError, Partition
-from govern.bus.topics import needed, topic
+from govern.bus.topics import topic
 from govern.mirror.config import MirrorConfig
-from govern.mirror.fan_out import FanOut
+from govern.mirror.in_force import InForce
 from govern.mirror.messages import Messages
 from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.seldon.exported import SeldonMetrics
@@ -59,14 +59,34 @@ class SeldonReader:
     ) -> None:
         seldon = config.seldon
         namespace = seldon.namespace or config.namespace
-        self._config = config
+        self._namespace = config.namespace
         self._open_bus = open_bus
         self._open_source = open_source
         self._metrics = metrics
         self._selection = Selection(seldon, namespace)
         self._agent = f"seldon-topics/{seldon.name or f'{seldon.prefix}.{namespace}'}"
-        self._redactor = Redactor(config.redaction, body_bytes=config.body_bytes)
-        self._messages = Messages(f"/govern/{self._agent}", tracer)
+        origin = f"/govern/{self._agent}"
+        self._messages = Messages(origin, tracer)
+        self._rules = InForce(
+            config,
+            Redactor(config.redaction, body_bytes=config.body_bytes),
+            streams=("inferences", "positions"),
+            subject=f"capture/{self._agent}",
+            source=origin,
+        )
+
+    def apply(self, config: MirrorConfig) -> None:
+        """Follow another configuration's rules from the next transaction on, and put that on record.
+
+        Raises:
+            ConfigError: the rules of redaction need a key or a file that is missing or unusable.
+        """
+        self._rules.apply(config)
+
+    def refused(self, standing: bool) -> None:
+        """Show whether the configuration file, as it is now, is refused."""
+        self._rules.refuses = standing
+        self._metrics.refused(standing)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; halves that wait then are read again by the next run.
@@ -93,26 +113,20 @@ class SeldonReader:
 
     async def _session(self, bus: Bus, source: SeldonSource, stop: asyncio.Event) -> None:
         """Read over one pair of connections."""
-        namespace = self._config.namespace
-        positions = topic(namespace, "positions")
-        fan_out = FanOut(self._config.fan_out)
-        await bus.ensure_topics(
-            needed(
-                namespace, ("inferences", "positions"), message_bytes=self._config.message_bytes, beside=fan_out.specs
-            )
-        )
-        transactor = await bus.transactor(f"govern.{self._agent}.{namespace}")
+        await self._rules.ensure_topics(bus)
+        transactor = await bus.transactor(f"govern.{self._agent}.{self._namespace}")
         try:
-            table = await bus.read_table(Partition(positions, 0))  # after the fence: nobody else can change it now
+            # After the fence: nobody else can change it now.
+            table = await bus.read_table(Partition(topic(self._namespace, "positions"), 0))
             ledger = Ledger(
+                bus,
                 transactor,
                 table,
-                config=self._config,
+                namespace=self._namespace,
+                rules=self._rules,
                 agent=self._agent,
                 messages=self._messages,
-                redactor=self._redactor,
-                fan_out=fan_out,
             )
-            await Session(self._config, source, self._selection, ledger, self._metrics).run(stop)
+            await Session(self._rules, source, self._selection, ledger, self._metrics).run(stop)
         finally:
             await transactor.close()

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from govern.bus.protocol import BusError, Message, Partition
-from govern.mirror.config import MirrorConfig
+from govern.mirror.in_force import InForce
 from govern.mirror.join import Joiner, Pair
 from govern.mirror.place import Place, Stored
 from govern.mirror.sampling import Fate
@@ -32,13 +32,18 @@ _SMALL_BATCH: Final = 200
 
 
 class Session:
-    """What is known between two losses of a connection."""
+    """What is known between two losses of a connection.
+
+    Args:
+        rules: those in force; others are taken over between two transactions.
+    """
 
     def __init__(
-        self, config: MirrorConfig, source: SeldonSource, selection: Selection, ledger: Ledger, metrics: SeldonMetrics
+        self, rules: InForce, source: SeldonSource, selection: Selection, ledger: Ledger, metrics: SeldonMetrics
     ) -> None:
-        seldon = config.seldon
-        self._config = config
+        seldon = rules.config.seldon
+        self._seldon = seldon
+        self._rules = rules
         self._source = source
         self._selection = selection
         self._ledger = ledger
@@ -57,7 +62,9 @@ class Session:
         while not stop.is_set():
             if time.monotonic() >= next_discovery:
                 await self._discover()
-                next_discovery = time.monotonic() + self._config.seldon.discover_s
+                next_discovery = time.monotonic() + self._seldon.discover_s
+            await self._ledger.take_over()
+            self._metrics.refused(self._rules.refuses)
             messages = await self._source.read(max_messages=_BATCH_MESSAGES, timeout_s=_POLL_S)
             for message in messages:
                 self._take(message)
@@ -96,7 +103,7 @@ class Session:
         """Where to begin with a partition."""
         stored = self._ledger.stored(tp)
         if stored is None:
-            latest = self._ledger.fresh and self._config.seldon.start == "latest"
+            latest = self._ledger.fresh and self._seldon.start == "latest"
             return Stored(offset=end) if latest else Stored()
         if stored.offset > end:
             _log.warning("%s[%d] was made anew: reading it from its beginning", tp.topic, tp.partition)
@@ -113,17 +120,16 @@ class Session:
         key, named = key_of(message, stream, headers)
         if not self._selection.wants(key.kind, key.name, key.pipeline):
             return
-        config = self._config
-        left_out = shares_of(key, config).fate(key.request_id) is Fate.LEFT_OUT
+        other = self._joiner.other(key, stream.side)
+        config = self._rules.config if other is None else other.config  # one that has begun keeps its rules
         half = half_of(
             message,
             stream,
             key,
             headers,
+            config,
             named=named,
-            body_bytes=0
-            if left_out
-            else config.body_bytes,  # one that is left out is joined all the same, to be counted
+            left_out=shares_of(key, config).fate(key.request_id) is Fate.LEFT_OUT,
             kept_headers=self._kept_headers,
         )
         pair = self._joiner.add(half)
@@ -159,7 +165,7 @@ class Session:
         for pair in self._joiner.expire(min(slowest, now_ms)):
             self._close(pair)
         # Those far ahead of the slowest wait for it: what they hold could not be joined yet.
-        ahead_ms = self._config.seldon.join_s * 1000 / 2
+        ahead_ms = self._seldon.join_s * 1000 / 2
         self._source.hold({tp for tp, t_ms in behind.items() if t_ms > slowest + ahead_ms})
         self._metrics.lag(lags)
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import json
+import re
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
 
 from govern.bus import Partition, TopicSpec, open_bus
 from govern.bus.protocol import UnknownTopic
@@ -23,7 +30,8 @@ from govern.mirror.seldon.reader import SeldonReader
 from govern.mirror.seldon.source import SeldonSource
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics
-from tests.mirror.conftest import DEADLINE_S
+from tests.mirror.conftest import DEADLINE_S, govern
+from tests.services.process import Process
 
 
 def infer_request(value: float, *, model: str = "income") -> bytes:
@@ -174,3 +182,60 @@ async def recorded_within(config: MirrorConfig, count: int) -> list[Inference]:
             with contextlib.suppress(UnknownTopic):
                 found = await recorded(config)
     return found
+
+
+def file_of(folder: Path) -> Path:
+    return folder / "mirror.yaml"
+
+
+def file_text(config: MirrorConfig, **rules: object) -> str:
+    """A file with what a process needs beside its flags, and with rules."""
+    values = {
+        "seldon": {"bus": config.seldon.bus, "discover_s": 0.2, "join_s": config.seldon.join_s},
+        "body_bytes": config.body_bytes,
+        "message_bytes": config.message_bytes,
+        **rules,
+    }
+    return json.dumps(values)  # JSON is YAML
+
+
+@contextlib.contextmanager
+def process(config: MirrorConfig, folder: Path, **rules: object) -> Iterator[Process]:
+    """A reader process; it is killed at the end."""
+    file = file_of(folder)
+    file.write_text(file_text(config, **rules))
+    started = Process(
+        govern(
+            *("mirror", "seldon-topics", "--config", str(file), "--bus", config.bus),
+            *("--namespace", config.namespace, "--metrics-listen", "127.0.0.1:0"),
+        ),
+        log=folder / "log",
+    )
+    started.start(lambda text: "recording" in text)
+    try:
+        yield started
+    finally:
+        started.kill()
+
+
+def metrics_url(running: Process) -> str:
+    found = re.search(r"metrics on (\S+)", running.log())
+    assert found is not None
+    return found[1]
+
+
+def scrape(url: str) -> Counter[str]:
+    """Totals by name, over all labels."""
+    sums: Counter[str] = Counter()
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        for family in text_string_to_metric_families(answer.read().decode()):
+            for sample in family.samples:
+                sums[sample.name.removeprefix("govern_")] += sample.value  # type: ignore[assignment]
+    return sums
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.05)

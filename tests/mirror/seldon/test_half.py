@@ -36,16 +36,16 @@ def message(
     )
 
 
-def half(sent: Message, stream: Stream = INPUTS, *, body_bytes: int = 1000) -> Half:
+def half(sent: Message, stream: Stream = INPUTS, **values: object) -> Half:
+    config = MirrorConfig.model_validate({"pod": "pod-1", "body_bytes": 1000, **values})
     headers = headers_of(sent)
     key, named = key_of(sent, stream, headers)
     kept = tuple(name.encode() for name in SeldonConfig().headers)
-    return half_of(sent, stream, key, headers, named=named, body_bytes=body_bytes, kept_headers=kept)
+    return half_of(sent, stream, key, headers, config, named=named, kept_headers=kept)
 
 
-def record(request: Half | None, response: Half | None, **values: object) -> Inference:
-    config = MirrorConfig.model_validate({"pod": "pod-1", **values})
-    return inference_of(Pair(request, response), config, agent="agent", seq=4, dropped=2)
+def record(request: Half | None, response: Half | None) -> Inference:
+    return inference_of(Pair(request, response), agent="agent", seq=4, dropped=2)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,8 @@ def test_a_whole_inference() -> None:
     request, response = infer_request(40.0), infer_response(0.5, version="3")
     common = {"x_request_id": "r1", "pipeline": "credit", "x_pipeline_version": "12", "x_seldon_route": ":income:"}
     found = record(
-        half(message(request, t_ms=1000, traceparent=PARENT, secret="s3", **common)),
-        half(message(response, t_ms=1250, offset=9, **common), OUTPUTS),
-        namespace="acme",
+        half(message(request, t_ms=1000, traceparent=PARENT, secret="s3", **common), namespace="acme"),
+        half(message(response, t_ms=1250, offset=9, **common), OUTPUTS, namespace="acme"),
     )
     assert (found.namespace, found.service, found.model, found.revision) == ("acme", "credit", "income", "3")
     assert (found.protocol, found.status_code, found.error, found.missing) == ("v2-grpc", 200, "", ())

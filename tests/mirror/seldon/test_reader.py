@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
-import re
+import signal
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from govern.bus import Bus, Partition, open_bus
 from govern.bus.protocol import Fenced, UnknownTopic
@@ -24,20 +22,25 @@ from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
 from govern.mirror.sampling import point_of
 from tests.bus.helpers import read_all
-from tests.mirror.conftest import DEADLINE_S, govern
+from tests.mirror.conftest import DEADLINE_S, renew
 from tests.mirror.seldon.conftest import (
     Make,
     Seldon,
+    file_of,
+    file_text,
     infer_request,
     infer_response,
     installation,
+    metrics_url,
+    process,
     reader_of,
     reading,
     recorded,
     recorded_within,
+    scrape,
+    until,
 )
 from tests.services.kafka import Kafka
-from tests.services.process import Process
 
 pytestmark = pytest.mark.kafka
 
@@ -46,13 +49,6 @@ def total(registry: SnapshotRegistry, name: str) -> float:
     return sum(
         sample.value for family in registry.collect() for sample in family.samples if sample.name == f"govern_{name}"
     )
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.05)
 
 
 async def test_models_and_pipelines_are_recorded_whole(seldon: Seldon, seldon_config: Make) -> None:
@@ -263,28 +259,6 @@ async def test_seldons_kafka_may_be_another_cluster_and_be_away_for_a_while(
     assert {one.missing for one in found} == {()}
 
 
-@contextlib.contextmanager
-def process(config: MirrorConfig, folder: Path) -> Iterator[Process]:
-    """A reader process; it is killed at the end."""
-    file = folder / "mirror.yaml"
-    file.write_text(
-        f"seldon: {{bus: '{config.seldon.bus}', discover_s: 0.2, join_s: {config.seldon.join_s}}}\n"
-        f"body_bytes: {config.body_bytes}\nmessage_bytes: {config.message_bytes}\n"
-    )
-    started = Process(
-        govern(
-            *("mirror", "seldon-topics", "--config", str(file), "--bus", config.bus),
-            *("--namespace", config.namespace, "--metrics-listen", "127.0.0.1:0"),
-        ),
-        log=folder / "log",
-    )
-    started.start(lambda text: "recording" in text)
-    try:
-        yield started
-    finally:
-        started.kill()
-
-
 KILLS = 8
 #: Calls that are under way at every moment: asked, and not answered yet.
 UNDER_WAY = 10
@@ -309,12 +283,14 @@ async def test_killed_again_and_again_every_message_is_in_one_record(
             sent += 1
             await asyncio.sleep(0.002)
 
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         stop = asyncio.Event()
-        with process(config, tmp_path):
+        with process(config, tmp_path) as running:
             feeding = asyncio.create_task(feed(stop))
             await grown(config)
-            await asyncio.sleep(moments.uniform(0.0, 0.1))  # anywhere in the loop
+            renew(file_of(tmp_path), file_text(config, fan_out=[{"topic": f"{unique}-{kill}"}]))
+            os.kill(running.pid, signal.SIGHUP)
+            await asyncio.sleep(moments.uniform(0.0, 0.1))  # anywhere in the loop, or in following the new rules
         stop.set()
         await feeding
     for number in range(max(0, sent - UNDER_WAY), sent):
@@ -353,9 +329,7 @@ async def test_the_process_counts_and_drains_on_sigterm(seldon: Seldon, seldon_c
         await seldon.call(number)
     with process(config, tmp_path) as running:
         await recorded_within(config, 5)
-        found = re.search(r"metrics on (\S+)", running.log())
-        assert found is not None
-        url = found[1]
+        url = metrics_url(running)
         await until(lambda: scrape(url)["capture_seen_total"] == 5, "the counters")
         sums = scrape(url)
         assert sums["capture_captured_total"] == sums["capture_shipped_total"] == 5
@@ -376,13 +350,3 @@ async def test_a_record_may_be_longer_than_a_message_by_default(
     with process(config, tmp_path):
         (found,) = await recorded_within(config, 1)
     assert (found.request.body, found.response.body) == (asked, answered)
-
-
-def scrape(url: str) -> Counter[str]:
-    """Totals by name, over all labels."""
-    sums: Counter[str] = Counter()
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        for family in text_string_to_metric_families(answer.read().decode()):
-            for sample in family.samples:
-                sums[sample.name.removeprefix("govern_")] += sample.value  # type: ignore[assignment]
-    return sums
