@@ -148,15 +148,14 @@ async def test_new_rules_under_load_lose_nothing_and_are_on_record(
     tmp_path: Path,
     uvicorn: int,
 ) -> None:
-    # Segments that last longer than a busy machine keeps the thread waiting that makes the next one.
-    room = {"segment_bytes": 32 * SEGMENT_BYTES, "spool_bytes": 512 * SEGMENT_BYTES}
+    # Segments of thousands of records: seconds, and a busy machine keeps the thread waiting that makes the next one.
+    room = {"segment_bytes": 32 * SEGMENT_BYTES, "spool_bytes": 512 * SEGMENT_BYTES, "body_bytes": 256}
     config = make_config(bus=bus_url, namespace=unique, **room)
     file = tmp_path / "mirror.yaml"
     common = {
         "namespace": unique,
         "spool_dir": str(spool_dir),
         "bus": bus_url,
-        "body_bytes": config.body_bytes,
         **room,
         "drain_s": 20,
     }
