@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from govern.bus.kafka_access import KafkaAccess
 from govern.bus.protocol import MAX_MESSAGE_BYTES, Bus
 from govern.errors import ConfigError
+
+#: Why a URL that holds a secret is refused.
+NO_SECRETS: Final = "it holds a user or a password, which would show in process lists and logs"
+#: How a query might name one.
+_SECRETS: Final = frozenset({"password", "passwd", "pass", "secret", "token"})
 
 
 def open_bus(url: str, *, client_id: str = "govern", message_bytes: int = MAX_MESSAGE_BYTES) -> Bus:
@@ -19,8 +25,9 @@ def open_bus(url: str, *, client_id: str = "govern", message_bytes: int = MAX_ME
         message_bytes: the longest message to send to Kafka.
 
     Raises:
-        ConfigError: the URL names neither.
+        ConfigError: the URL names neither, or holds a password.
     """
+    _refuse_secrets(url, setting="bus URL")
     parts = urlsplit(url)
     if parts.scheme == "kafka" and parts.netloc:
         from govern.bus.kafka import KafkaBus
@@ -45,15 +52,29 @@ def kafka_of(url: str, *, setting: str = "bus URL") -> tuple[str, KafkaAccess]:
         setting: what holds the URL, for errors.
 
     Raises:
-        ConfigError: it names no broker, holds a user, or its query is wrong.
+        ConfigError: it names no broker, holds a password, or its query is wrong.
     """
+    _refuse_secrets(url, setting=setting)
     parts = urlsplit(url)
     if parts.scheme != "kafka" or not parts.netloc:
         raise ConfigError(setting, why="it is not kafka://host:port", fix="name a cluster: kafka://host:port")
-    if "@" in parts.netloc:
-        raise ConfigError(
-            setting,
-            why="it holds a user before the host, and a password there would show in process lists",
-            fix="use kafka://host:port?sasl=SCRAM-SHA-512&user=...&password_file=...",
-        )
     return parts.netloc, KafkaAccess.of_query(parts.query, setting=setting)
+
+
+def holds_a_secret(url: str) -> bool:
+    """Whether a URL holds a user before its host or a password in its query, which nothing may then show.
+
+    It is looked at as text: a password with a slash in it makes another URL of what it stands in.
+    """
+    place, _, query = url.partition("?")
+    if place.startswith("embedded:///"):
+        place = ""  # a file's name may hold an @
+    names = [name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)]
+    return "@" in place or any("@" in name or name in _SECRETS for name in names)
+
+
+def _refuse_secrets(url: str, *, setting: str) -> None:
+    if holds_a_secret(url):
+        raise ConfigError(
+            setting, why=NO_SECRETS, fix="use kafka://host:port?sasl=SCRAM-SHA-512&user=...&password_file=..."
+        )

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from govern.bus.topics import topic
+from govern.bus.url import NO_SECRETS, holds_a_secret
 from govern.mirror.destination import Destination
 from govern.mirror.fan_out import Target
 from govern.mirror.folder import default_spool_dir
@@ -72,7 +73,7 @@ DEFAULT_RULES: Final = (
 class MirrorConfig(BaseModel):
     """All that the proxy, the middleware and the shipper of one pod need to know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # one may hold a secret
 
     listen: str = Field(default="0.0.0.0:8080", description="host:port on which the proxy accepts requests.")
     upstream: str = Field(
@@ -146,9 +147,18 @@ class MirrorConfig(BaseModel):
         split_address(value)
         return value
 
+    @field_validator("bus")
+    @classmethod
+    def _bus(cls, value: str) -> str:
+        if holds_a_secret(value):
+            raise ValueError(NO_SECRETS)
+        return value
+
     @field_validator("upstream")
     @classmethod
     def _upstream(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("it holds a user or a password: name the server only")
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise ValueError("give http://host:port or https://host:port, without a path")

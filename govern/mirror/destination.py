@@ -39,6 +39,8 @@ class Destination(BaseModel):
     @field_validator("bus")
     @classmethod
     def _is_a_bus(cls, value: str) -> str:
+        if holds_a_secret(value):
+            raise ValueError(NO_SECRETS)
         parts = urlsplit(value)
         if parts.scheme == "embedded" and parts.path.startswith("/"):
             return value

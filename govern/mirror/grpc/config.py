@@ -32,6 +32,8 @@ class GrpcConfig(BaseModel):
     @field_validator("upstream")
     @classmethod
     def _upstream(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("it holds a user or a password: name the server only")
         parts = urlsplit(value)
         if parts.scheme not in _PORT or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise ValueError("give http://host:port or https://host:port, without a path")

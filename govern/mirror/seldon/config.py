@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from govern.bus.url import NO_SECRETS, holds_a_secret
+
 #: Headers of Seldon that say how a message came about; none of them holds a caller's data.
 _HEADERS = ("pipeline", "x-pipeline-version", "x-seldon-route", "seldon-infer-type", "seldon-pipeline-errors")
 
@@ -55,6 +57,8 @@ class SeldonConfig(BaseModel):
     @field_validator("bus")
     @classmethod
     def _is_kafka(cls, value: str) -> str:
+        if holds_a_secret(value):
+            raise ValueError(NO_SECRETS)
         if value and not value.startswith("kafka://"):
             raise ValueError("Seldon's topics lie on Kafka: give kafka://host:port")
         return value
