@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from govern.bus import Bus, open_bus
 from govern.bus.topics import topic
-from govern.bus.url import kafka_of
+from govern.bus.url import NO_SECRETS, holds_a_secret, kafka_of
 from govern.errors import ConfigError
 from govern.mirror.fan_out import Filter, Target
 from govern.mirror.redaction.config import RedactionConfig

@@ -1,4 +1,4 @@
-"""New rules of a shipper that runs: those of the main bus and, with them, who follows the spool for which destination."""
+"""New rules of a shipper that runs: those of the main bus and, with them, which destinations are followed for."""
 
 from __future__ import annotations
 
