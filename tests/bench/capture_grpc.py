@@ -1,6 +1,6 @@
 """What capture of gRPC costs: nginx answers V2 calls, asked directly and through the proxy with capture on.
 
-    python -m tests.bench.capture_grpc [--seconds 3] [--repeats 4] [--markdown]
+    python -m tests.bench.capture_grpc [--seconds 3] [--repeats 4] [--only WORD] [--markdown]
 
 The proxy has a core of its own; nginx and h2load, both in C so that they do not dominate, share the other one. Direct
 and proxied take turns: at 100 calls a second, one at a time, since h2load's clock ticks every 10 ms and more would come
@@ -95,12 +95,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=int, default=3, help="length of each turn")
     parser.add_argument("--repeats", type=int, default=4, help="turns that each of a pair takes")
+    parser.add_argument("--only", default="", metavar="WORD", help="as '100/s' or 'saturated'")
     parser.add_argument("--markdown", action="store_true", help="as docs/capture/performance.md has it")
     options = parser.parse_args()
     circumstances("tests.bench.capture_grpc", h2load="--version", nginx="-v")
     with setting() as at:
         table = Table("", *COLUMNS, markdown=options.markdown)
-        lines = [line for shape in SHAPES for line in measured(at, table, shape, options.seconds, options.repeats)]
+        shapes = [shape for shape in SHAPES if options.only in shape.name]
+        lines = [line for shape in shapes for line in measured(at, table, shape, options.seconds, options.repeats)]
         peak_mb = status_bytes(at.proxy.pid, "VmHWM") / 2**20
         (agent,) = inspect_agents(at.folder / "spool")
     lines.append(f"peak memory of the proxy {peak_mb:.1f} MB")

@@ -3,6 +3,9 @@
 What is measured has a core of its own; the model servers behind a proxy, the load generator, the shipper and the broker
 share the other one. The broker would be on another machine: it runs in the scheduler's class `idle`, so that it takes
 only what the others leave. All capture goes into one spool.
+
+Where other people's programs take turns with the servers, latencies are theirs as well. `chrt --rr 1` before the
+command puts all but the broker and the shipper into the scheduler's real-time class, ahead of whatever else runs.
 """
 
 from __future__ import annotations
@@ -127,7 +130,8 @@ def setting(*, embedded: bool) -> Iterator[Setting]:
         with yielding():
             kafka = None if embedded else stack.enter_context(Kafka())
         start = Starter(stack, folder, memory / "spool", f"embedded://{folder}/bus.db" if kafka is None else kafka.url)
-        shipper = start.shipper()
+        with yielding(os.SCHED_OTHER):
+            shipper = start.shipper()
         nginx, streaming = start.nginx(), start.app(OTHER_CORE, "bare")
         yield Setting(
             nginx=nginx,
@@ -144,13 +148,14 @@ def setting(*, embedded: bool) -> Iterator[Setting]:
 
 
 @contextlib.contextmanager
-def yielding() -> Iterator[None]:
+def yielding(policy: int = os.SCHED_IDLE) -> Iterator[None]:
     """What is started within takes only what all others leave."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    usual, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    os.sched_setscheduler(0, policy, os.sched_param(0))
     try:
         yield
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setscheduler(0, usual, parameters)
 
 
 class Starter:

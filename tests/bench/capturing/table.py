@@ -55,7 +55,8 @@ def circumstances(module: str, **programs: str) -> None:
         f"`{' '.join(['python', '-m', module, *sys.argv[1:]])}`,", datetime.datetime.now().strftime("%d %B %Y, %H:%M")
     )
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    print(f"{cpu()}, {os.cpu_count()} cores, Linux {platform.release()}; load average before: {load}.")
+    ahead = "; in the scheduler's real-time class" if os.sched_getscheduler(0) == os.SCHED_RR else ""
+    print(f"{cpu()}, {os.cpu_count()} cores, Linux {platform.release()}; load average before: {load}{ahead}.")
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     print(", ".join([*versions, *(version(*each) for each in programs.items())]) + ".\n", flush=True)
