@@ -34,8 +34,9 @@ _BATCH_RECORDS: Final = 2000
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 #: One agent's share of it before the next agent gets its turn.
 _PIECE_BYTES: Final = 512 * 1024
-#: After a small batch: wait for more, so that slow traffic costs tens of transactions a second, not hundreds.
-_GATHER_S: Final = 0.025
+#: After a small batch: wait for more, so that slow traffic costs ten transactions a second, not hundreds. Each takes
+#: this process as long as some 50 records do, on cores that it shares with the traffic.
+_GATHER_S: Final = 0.1
 _SMALL_BATCH: Final = 200
 #: Polling while nothing comes, from the shortest to the longest wait: five looks a second cost nothing to speak of.
 _IDLE_MIN_S: Final = 0.01
