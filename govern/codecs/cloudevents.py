@@ -25,15 +25,17 @@ TYPES: Final[dict[type, str]] = {
     records.DeadLetter: "io.govern.dead-letter.v1",
 }
 _CLASSES: Final = {name: kind for kind, name in TYPES.items()}
-_TIMES: Final = (
-    "t_response",
-    "t_verdict",
-    "t_created",
-    "t_feedback",
-    "t_change",
-    "t_access",
-    "t_failed",
-)
+#: When what a record tells of happened, nanoseconds.
+_TIME_FIELDS: Final[dict[type, str]] = {
+    records.Inference: "t_response",
+    records.Verdict: "t_verdict",
+    records.Explanation: "t_created",
+    records.Feedback: "t_feedback",
+    records.ConfigChange: "t_change",
+    records.Access: "t_access",
+    records.ExplainRequest: "t_created",
+    records.DeadLetter: "t_failed",
+}
 
 CONTENT_TYPE: Final = "application/protobuf"
 
@@ -46,7 +48,7 @@ def to_message(record: records.Record, *, source: str, lane: int = 0, partition:
         lane: which lane of the model's stream it belongs to (part of the key).
         partition: set to pin the message to a partition instead of choosing it by key.
     """
-    t_ns = next((int(getattr(record, name)) for name in _TIMES if hasattr(record, name)), 0)
+    t_ns = getattr(record, _TIME_FIELDS[type(record)])
     when = datetime.fromtimestamp(t_ns / 1e9, tz=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     headers = [
         ("ce_specversion", b"1.0"),
