@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from govern import table
-from govern.bus import Partition, open_bus
+from govern.bus import open_bus
 from govern.bus.protocol import UnknownTopic
 from govern.bus.topics import Stream, topic
 from govern.codecs import v2
@@ -25,7 +25,7 @@ from govern.codecs.cloudevents import from_message
 from govern.codecs.frames import to_tensors
 from govern.codecs.tensor import Tensor
 from govern.frame import Frame
-from govern.record import DeadLetter, Inference
+from tests.bus.helpers import settled
 
 SAMPLE = Path(__file__).parents[1] / "data" / "acs_sample.parquet"
 NOT_FEATURES = ("id", "employed", "year", "prediction", "predicted_probability")
@@ -174,16 +174,9 @@ def blob(path: Path, events: Sequence[dict[str, Any]]) -> Path:
 
 
 async def published(url: str, namespace: str, stream: Stream = "inferences") -> list[Any]:
-    name = topic(namespace, stream)
-    found: list[Inference | DeadLetter] = []
+    """What is in a topic; nothing while it is not there."""
     async with open_bus(url) as bus:
         try:
-            numbers = range(await bus.partitions(name))
+            return [from_message(message) for message in await settled(bus, topic(namespace, stream))]
         except UnknownTopic:
             return []
-        for number in numbers:
-            start = 0
-            while messages := await bus.read(Partition(name, number), start):
-                start = messages[-1].offset + 1
-                found += [from_message(message) for message in messages]  # type: ignore[misc]
-    return found

@@ -20,6 +20,7 @@ from govern.bus.protocol import UnknownTopic
 from govern.bus.topics import topic
 from govern.frame import Frame
 from tests.backfill.conftest import blob, capture_file, capture_line, inference_table, logged, published
+from tests.bus.helpers import settled
 from tests.mirror.conftest import govern
 
 DEADLINE_S = 60.0
@@ -85,11 +86,9 @@ async def test_what_redaction_takes_out_is_nowhere_and_further_topics_get_their_
     )
     done = backfill("sagemaker", file, "--bus", bus_url, "--namespace", unique, "--config", config)
     assert done.returncode == 0, done.stderr
-    whole = []
     async with open_bus(bus_url) as bus:
-        for name in (topic(unique, "inferences"), topic(unique, "dead-letter"), f"{unique}.copies"):
-            for number in range(await bus.partitions(name)):
-                whole += await bus.read(Partition(name, number), 0)
+        names = (topic(unique, "inferences"), topic(unique, "dead-letter"), f"{unique}.copies")
+        whole = [message for name in names for message in await settled(bus, name)]
     assert len(whole) == 2 + 1 + 2
     assert all(b"PLANTED" not in (message.value or b"") for message in whole)
     found = {record.request_id: record for record in await published(bus_url, unique)}

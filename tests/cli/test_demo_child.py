@@ -14,7 +14,7 @@ from govern.cli.demo import child
 from govern.cli.demo.child import Child, ChildFailed, Program, tail
 from govern.cli.demo.ports import free_ports
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def _program(code: str, ready: Path) -> Program:

@@ -100,7 +100,7 @@ async def keep_asking(stack: Stack, prepared: Prepared, sink: int) -> None:
         for number in itertools.count():
             await wave(stack, prepared)
             await wave_of_events(sink, number)
-            read = await auditor.get("/v1/audit/entries", params={"limit": 1}, timeout=20.0)
+            read = await auditor.get("/v1/audit/entries", params={"limit": 1}, timeout=DEADLINE_S)
             assert read.status_code == 200, read.text
 
 
@@ -110,7 +110,7 @@ async def wave(stack: Stack, prepared: Prepared) -> None:
     calls = traffic.what_if("x", everybody[:260], prepared.schema).calls
     year = traffic.ordinary_year("y", everybody, prepared.schema, tampered=(), rng=np.random.default_rng(1))
     strange = next(call for call in year.calls if call.kind == "fraction")
-    async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=20.0) as client:
+    async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=DEADLINE_S) as client:
         for call in calls:
             await send(client, call)
         await send(client, strange)
@@ -147,7 +147,7 @@ async def traced(stack: Stack, prepared: Prepared) -> None:
     person, *others = people.replay(10)[: SIZES["outlier"] + 1]
     odd = replace(person, answers={**dict.fromkeys(person.answers, "1"), "AGEP": person.answers["AGEP"]})
     calls = traffic.what_if("traced", others, prepared.schema).calls
-    async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=20.0) as client:
+    async with httpx.AsyncClient(base_url=stack.at.proxy, timeout=DEADLINE_S) as client:
         first = traffic.Call(f"traced-{uuid7()}", "default", (odd,), traffic.body([odd], prepared.schema))
         await send(client, first, traceparent=f"00-{TRACE_ID}-{SPAN_ID}-01")
         for call in calls:

@@ -186,7 +186,7 @@ class ModelServer:
 
     def __enter__(self) -> ModelServer:
         self._thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._server.started:
             assert time.monotonic() < deadline, "the model server does not start"
             self._thread.join(0.01)

@@ -71,7 +71,7 @@ def test_an_unknown_model(model_server: Any, client: httpx.Client, acs: Frame) -
 def test_a_model_that_is_away(client: httpx.Client, acs: Frame) -> None:
     away = V2Predictor(f"http://127.0.0.1:{free_port()}", "employment", client=client)
     with pytest.raises(DeadlinePassed, match="ConnectError"):
-        away.predict(acs.take([0]), deadline=Deadline.after(1.5))
+        away.predict(acs.take([0]), deadline=Deadline.after(3))
     with pytest.raises(Unavailable, match="ConnectError"):
         away.predict(acs.take([0]), deadline=NEVER)
 

@@ -101,7 +101,8 @@ class Pod:
         self.shipper.start(lambda text: "shipping" in text)
 
     def metrics(self) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
             data: bytes = answer.read()
             return data
 

@@ -36,6 +36,7 @@ from govern.mirror.segment import HEADER_BYTES
 from govern.mirror.shipper import Shipper
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics
+from tests.bus.helpers import settled
 from tests.mirror.conftest import DEADLINE_S, SEGMENT_BYTES, exchange, govern, request, segment_files, until
 from tests.services.kafka import Kafka
 from tests.services.process import Process, free_port
@@ -78,16 +79,11 @@ async def ship_all(config: MirrorConfig, **options: object) -> SnapshotRegistry:
 async def on_the_bus(config: MirrorConfig, name: str = "") -> list[tuple[Message, Inference]]:
     """A topic's records; by default those of the namespace."""
     found = []
-    name = name or topic(config.namespace, "inferences")
     async with open_bus(config.bus) as bus:
-        for number in range(await bus.partitions(name)):
-            start = 0
-            while messages := await bus.read(Partition(name, number), start):
-                start = messages[-1].offset + 1
-                for message in messages:
-                    record = from_message(message)
-                    assert isinstance(record, Inference)
-                    found.append((message, record))
+        for message in await settled(bus, name or topic(config.namespace, "inferences")):
+            record = from_message(message)
+            assert isinstance(record, Inference)
+            found.append((message, record))
     return found
 
 
@@ -131,7 +127,7 @@ def running(config: MirrorConfig, log: Path, *, disk_dir: Path | None = None) ->
 def scrape(url: str) -> dict[str, float]:
     """Totals by name, over all labels."""
     sums: Counter[str] = Counter()
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         for family in text_string_to_metric_families(answer.read().decode()):
             for sample in family.samples:
                 sums[sample.name.removeprefix("govern_")] += sample.value

@@ -169,13 +169,13 @@ def served() -> Iterator[int]:
         yield int(bound.getsockname()[1])
     finally:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         bound.close()
         assert not thread.is_alive()
 
 
 def test_over_a_real_socket(served: int) -> None:
-    connection = HTTPConnection("127.0.0.1", served, timeout=20)
+    connection = HTTPConnection("127.0.0.1", served, timeout=60)
     try:
         for x in range(20):
             connection.request("POST", "/v2/models/adder/infer", body=body(x=x))

@@ -68,7 +68,7 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         """`data` of the answer of an API path such as `/api/v1/rules`."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.url}{path}?{query}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}?{query}", timeout=QUERY_DEADLINE_S) as answer:
             return json.load(answer)["data"]
 
     def query(self, promql: str) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ from govern.errors import Unavailable
 from govern.telemetry.http import serve_metrics
 from govern.telemetry.metrics import Metrics, labels
 from govern.telemetry.tracing import exemplar
+from tests.services.process import free_port
 
+DEADLINE_S = 60.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -20,7 +22,7 @@ def metrics() -> Metrics:
 def test_metrics_are_served_with_every_label(metrics: Metrics) -> None:
     metrics.alarms.labels(*labels(namespace="ns", model="income", step="drift")).inc()
     with serve_metrics(metrics.registry) as server:
-        text = httpx.get(f"{server.url}/metrics").text
+        text = httpx.get(f"{server.url}/metrics", timeout=DEADLINE_S).text
     assert (
         'govern_alarms_total{endpoint="",model="income",namespace="ns",pipeline="",revision="",service="",step="drift"}'
         " 1.0"
@@ -31,7 +33,8 @@ def test_openmetrics_carries_exemplars(metrics: Metrics) -> None:
     histogram = metrics.inference_duration.labels(*labels(model="income"))
     histogram.observe(0.2, exemplar=exemplar(TRACEPARENT))
     with serve_metrics(metrics.registry) as server:
-        response = httpx.get(f"{server.url}/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+        accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+        response = httpx.get(f"{server.url}/metrics", headers=accept, timeout=DEADLINE_S)
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     (line,) = [line for line in response.text.splitlines() if " # {" in line]
     assert 'le="0.25"' in line
@@ -41,8 +44,8 @@ def test_openmetrics_carries_exemplars(metrics: Metrics) -> None:
 def test_health_answers_the_reason(metrics: Metrics) -> None:
     reasons: list[str | None] = [None, "consumer has no partition"]
     with serve_metrics(metrics.registry, unwell=lambda: reasons.pop(0)) as server:
-        well, unwell = httpx.get(f"{server.url}/healthz"), httpx.get(f"{server.url}/healthz")
-        elsewhere = httpx.get(f"{server.url}/admin")
+        paths = ("healthz", "healthz", "admin")
+        well, unwell, elsewhere = (httpx.get(f"{server.url}/{path}", timeout=DEADLINE_S) for path in paths)
     assert (well.status_code, well.text) == (200, "ok\n")
     assert (unwell.status_code, unwell.text) == (503, "consumer has no partition\n")
     assert elsewhere.status_code == 404
@@ -66,7 +69,8 @@ def test_foreign_address_is_refused_with_a_reason(metrics: Metrics) -> None:
 
 
 def test_port_is_free_again_after_the_block(metrics: Metrics) -> None:
-    with serve_metrics(metrics.registry) as first:
+    port = free_port()
+    with serve_metrics(metrics.registry, port=port):
         pass
-    with serve_metrics(metrics.registry, port=first.port) as second:
-        assert httpx.get(f"{second.url}/healthz").text == "ok\n"
+    with serve_metrics(metrics.registry, port=port) as second:
+        assert httpx.get(f"{second.url}/healthz", timeout=DEADLINE_S).text == "ok\n"

@@ -227,7 +227,7 @@ def metrics_url(running: Process) -> str:
 def scrape(url: str) -> Counter[str]:
     """Totals by name, over all labels."""
     sums: Counter[str] = Counter()
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         for family in text_string_to_metric_families(answer.read().decode()):
             for sample in family.samples:
                 sums[sample.name.removeprefix("govern_")] += sample.value  # type: ignore[assignment]
