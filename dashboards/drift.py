@@ -232,6 +232,9 @@ def _traffic() -> list[PanelBuilder]:
         seen = f"sum by (service) (rate(govern_capture_seen_total{_SERVICE}{_RATE}))"
         return f"sum by (service) (rate({metric}{_SERVICE}{_RATE})) or 0 * {seen}"
 
+    def further(metric: str) -> str:
+        return f"sum by (destination) (rate({metric}{_SERVICE}{_RATE}))"
+
     inferences, errors = traffic("govern_inferences_total"), traffic("govern_inference_errors_total")
     return [
         lines(
@@ -287,6 +290,24 @@ def _traffic() -> list[PanelBuilder]:
             "Processes that refuse their configuration file and go by older rules; their logs say why. Must stay at 0.",
             query(f"sum by (service) (govern_capture_rules_refused{_SERVICE})", "{{service}}"),
             span=4,
+        ),
+        lines(
+            "Further buses",
+            "What became of captured inferences at each further bus (destinations); empty where there is none. Dropped "
+            "must stay at 0: it was away for so long that the records had to make room for new ones.",
+            query(further("govern_destination_sent_total"), "{{destination}} sent"),
+            query(further("govern_destination_filtered_total"), "{{destination}} filtered"),
+            query(further("govern_destination_dropped_total"), "{{destination}} dropped"),
+            unit="reqps",
+            dashed="dropped$",
+        ),
+        lines(
+            "Further buses: records waiting",
+            "Captured inferences that are not on a further bus yet. It grows while that one is away and drains after.",
+            query(
+                f"sum by (service, destination) (govern_destination_pending_records{_SERVICE})",
+                "{{service}} {{destination}}",
+            ),
         ),
     ]
 
