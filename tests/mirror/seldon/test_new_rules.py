@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from govern.bus import Partition, open_bus
+from govern.bus import open_bus
 from govern.bus.protocol import TopicSpec
 from govern.bus.topics import topic
 from govern.codecs.cloudevents import from_message
 from govern.mirror.sampling import point_of
 from govern.record import ConfigChange, Inference
-from tests.bus.helpers import read_all
+from tests.bus.helpers import settled
 from tests.mirror.conftest import renew
 from tests.mirror.seldon.conftest import (
     Make,
@@ -25,7 +25,6 @@ from tests.mirror.seldon.conftest import (
     infer_response,
     metrics_url,
     process,
-    recorded,
     scrape,
     until,
 )
@@ -91,7 +90,11 @@ async def test_what_has_begun_keeps_its_rules_and_every_call_is_counted_once(
         sums = scrape(url)
         running.stop()
 
-    by_number = {int(one.request_id[1:]): one for one in await recorded(config)}
+    async with open_bus(config.bus) as bus:
+        records = [from_message(message) for message in await settled(bus, topic(unique, "inferences"))]
+        copied = [from_message(message) for message in await settled(bus, copies)]
+        changes = [from_message(message) for message in await settled(bus, topic(unique, "config"))]
+    by_number = {int(one.request_id[1:]): one for one in records if isinstance(one, Inference)}
     found = {one.request_id for one in by_number.values()}
     whole = {f"r{number}" for number in (*across_2, *second)}
     assert found == kept(across_1, 0.4) | kept(first, 0.4) | whole
@@ -102,10 +105,8 @@ async def test_what_has_begun_keeps_its_rules_and_every_call_is_counted_once(
         assert (one.request.body, one.response.body) == (infer_request(number), infer_response(number))
         assert one.missing == ()
         assert one.sampling.rate == (0.4 if number < 100 else 1.0)
-    assert sorted(one.capture.seq for one in await recorded(config)) == list(range(len(found)))
-    async with open_bus(config.bus) as bus:
-        copied = [from_message(message) for message in await read_all(bus, copies, 4)]
-        changes = [from_message(message) for message in await bus.read(Partition(topic(unique, "config"), 0), 0)]
+    assert sorted(one.capture.seq for one in by_number.values()) == list(range(len(found)))
+    assert len(records) == len(found)
     assert sorted(one.request_id for one in copied if isinstance(one, Inference)) == sorted(kept(across_1, 0.4) | whole)
     assert [change.subject for change in changes if isinstance(change, ConfigChange)] == [
         f"capture/seldon-topics/seldon.{unique}"
