@@ -1,4 +1,4 @@
-"""`govern pipeline`: check pipeline files, and draw them."""
+"""`govern pipeline`: check pipeline files, draw them, and import other systems' manifests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from govern.cli.pipeline_import import import_
 from govern.errors import GovernError
 from govern.pipeline import PipelineError, Plan, PlannedStep, load_pipelines, plan
 
 app = typer.Typer(no_args_is_help=True)
+app.command("import")(import_)
 
 _STYLES: Final = {"drift": "cyan", "outlier": "magenta", "adversarial": "red", "explainer": "green", "model": "blue"}
 

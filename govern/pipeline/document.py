@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import yaml
 
 from govern.errors import ConfigError
 from govern.pipeline.errors import PipelineError, Problem, Where
 from govern.pipeline.errors import field as field_of
+
+#: A few aliases of aliases make a file of a kilobyte to more values than memory holds; no manifest comes near this.
+MAX_VALUES: Final = 200_000
+_MERGE: Final = "tag:yaml.org,2002:merge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,16 @@ class Document:
         return Problem(self.file, *found, field_of(where), what, why, fix)
 
 
-def read(path: Path) -> list[Document]:
+def read(path: Path, *, aliases: bool = False) -> list[Document]:
     """The documents of a YAML file, empty ones left out.
+
+    Args:
+        aliases: aliases and merge keys are written out, as they must be in files that other people wrote; a value
+            then has the place of its anchor.
 
     Raises:
         ConfigError: the file cannot be read or has no document.
-        PipelineError: it is no YAML, a key comes twice in a mapping, or it uses an alias.
+        PipelineError: it is no YAML, a key comes twice in a mapping, or it uses an alias that is not allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -52,7 +61,8 @@ def read(path: Path) -> list[Document]:
             f"pipeline file {path} cannot be read", why=str(error), fix="name an existing YAML file"
         ) from error
     try:
-        nodes = [node for node in yaml.compose_all(_without_aliases(path, text), yaml.SafeLoader) if node is not None]
+        text = _as_yaml(text) if aliases else _without_aliases(path, text)
+        nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
         documents = [_document(path, node) for node in nodes]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -66,6 +76,15 @@ def read(path: Path) -> list[Document]:
     if not documents:
         raise ConfigError(f"pipeline file {path}", why="it is empty", fix="write a document of kind Pipeline")
     return documents
+
+
+def _as_yaml(text: str) -> str:
+    """JSON may be indented with tabs, which YAML refuses; inside its strings a tab cannot stand."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return text
+    return text.replace("\t", " ")
 
 
 def _without_aliases(path: Path, text: str) -> str:
@@ -84,10 +103,13 @@ def _document(path: Path, root: yaml.Node) -> Document:
     loader = yaml.SafeLoader("")
 
     def build(node: yaml.Node, where: Where) -> object:
+        if len(places) > MAX_VALUES:
+            why = f"it has more than {MAX_VALUES:,} values once its aliases are written out"
+            _fail(path, *_place(node), "no pipeline", why, "write a smaller file")
         places[where] = _place(node)
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, object] = {}
-            for key_node, value_node in node.value:
+            for key_node, value_node in _merged(node):
                 key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
                 here = (*where, key)
                 if key in mapping:
@@ -104,6 +126,21 @@ def _document(path: Path, root: yaml.Node) -> Document:
         return value
 
     return Document(file=path, value=build(root, ()), places=places, keys=keys)
+
+
+def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """The pairs of a mapping with those of its merge keys (`<<`) behind them; its own win."""
+    own = [(key, value) for key, value in node.value if key.tag != _MERGE]
+    names = {str(key.value) for key, _ in own}
+    for key, value in node.value:
+        if key.tag != _MERGE:
+            continue
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            for pair in _merged(source) if isinstance(source, yaml.MappingNode) else []:
+                if str(pair[0].value) not in names:
+                    names.add(str(pair[0].value))
+                    own.append(pair)
+    return own
 
 
 def _place(node: yaml.Node) -> tuple[int, int]:
