@@ -162,7 +162,8 @@ class Shipper:
                             for followed in self._followed.values():
                                 await asyncio.wait([followed.task])
                     except TimeoutError:
-                        _log.warning("stopped after drain_s; %d records wait in the spool", self._main.pending())
+                        waiting = max(each.pending() for each in self._followers())
+                        _log.warning("stopped after drain_s; %d records wait in the spool", waiting)
                     for task in (*beside, *(followed.task for followed in self._followed.values())):
                         task.cancel()
                 alive = sum(agent.alive() for agent in self._agents)
