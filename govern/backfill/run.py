@@ -22,7 +22,7 @@ from govern.errors import BadInput, DecodeError
 from govern.mirror.agent import agent_name
 from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Joiner, Pair, Side
-from govern.mirror.place import RUN_BYTES, Place, Stored
+from govern.mirror.place import Place, Stored
 from govern.mirror.redaction.redactor import Redactor
 from govern.record import Capture, DeadLetter, Inference
 from govern.runtime import dead_letters
@@ -35,8 +35,6 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 #: What halves may take in memory that wait for the other one; past it the oldest are recorded alone.
 _OPEN_BYTES: Final = 256 * 1024 * 1024
 _OPEN_HALVES: Final = 1_000_000
-#: What a file's place on the bus takes beside the runs of its rows that wait, bytes: key, offset, names of fields.
-_PLACE_BYTES: Final = 1024
 #: A dead letter keeps this much of a row: it has to fit into a message of the bus.
 _LETTER_BYTES: Final = 512 * 1024
 
@@ -105,8 +103,7 @@ class Backfill(Generic[R]):
         self._agent = agent_name(config.pod)
         self._joiner = Joiner[_Waiting](limit_ms=float("inf"), max_halves=_OPEN_HALVES, max_bytes=_OPEN_BYTES)
         self._places: dict[str, Place] = {}
-        self._runs_max = max(1, (config.message_bytes - _PLACE_BYTES) // RUN_BYTES)
-        self._scattered: set[str] = set()  # files of which more runs wait than that
+        self._scattered: set[str] = set()  # files whose place is too long for a message of the bus
         self._records: list[Inference] = []
         self._letters: list[DeadLetter] = []
         self._rows = self._bytes = 0
@@ -173,7 +170,7 @@ class Backfill(Generic[R]):
 
     def _look_at(self, file: str) -> None:
         """Note whether a file's place has become too long for the bus."""
-        if self._places[file].runs > self._runs_max:
+        if self._places[file].n_bytes > self._config.message_bytes:
             self._scattered.add(file)
         else:
             self._scattered.discard(file)

@@ -12,8 +12,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-#: What one run takes in the stored form at most, bytes: `[1234567890,1234567890],`, of offsets below 10^10.
-RUN_BYTES: Final = 24
+#: What a place takes on the bus beside the runs that wait, bytes: its key, the offset, the names of the fields.
+OVERHEAD_BYTES: Final = 1024
 
 #: Offsets that wait: one, or a run of them from the first to the last.
 Run: TypeAlias = int | tuple[int, int]
@@ -57,6 +57,11 @@ class Place:
     def start(self) -> int:
         """Where to begin to read."""
         return min(self._awaited, default=self.offset)
+
+    @property
+    def n_bytes(self) -> int:
+        """What is stored takes no more than this: each run `[first,last],`, of offsets below the next one."""
+        return OVERHEAD_BYTES + self.runs * (2 * len(str(self.offset)) + len("[,],"))
 
     def stored(self) -> Stored:
         return Stored(offset=self.offset, open=runs_of(self.open), whole=self._whole)

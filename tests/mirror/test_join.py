@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from govern.bus.protocol import Partition
 from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Joiner, Pair, Side
-from govern.mirror.place import RUN_BYTES, Place, Stored, offsets_of, runs_of
+from govern.mirror.place import OVERHEAD_BYTES, Place, Stored, offsets_of
 from govern.mirror.seldon.half import Half, JoinKey
 from govern.record import Payload
 
@@ -218,6 +218,12 @@ def test_runs_are_counted_and_read_back(before: set[int], does: list[int]) -> No
     assert offsets_of(stored.open) == place.open
 
 
-def test_no_run_is_longer_than_what_is_reckoned_with() -> None:
-    runs = runs_of([10**10 - 2, 10**10 - 1])
-    assert len(msgspec.json.encode(runs)) <= RUN_BYTES + 2
+@given(st.sets(st.integers(0, 60), min_size=1), st.sampled_from([0, 10**10 - 30, 2**63 - 61]))
+def test_no_place_takes_more_than_is_reckoned_with(waiting: set[int], first: int) -> None:
+    """Whatever the offsets are: Kafka's have up to 19 digits."""
+    place = Place(Stored())
+    for offset in sorted(waiting):
+        place.meets(first + offset, 0)
+        place.waits(first + offset)
+    assert len(msgspec.json.encode(place.stored())) <= place.n_bytes
+    assert len(msgspec.json.encode(place.stored().open)) <= place.n_bytes - OVERHEAD_BYTES + len("[]")

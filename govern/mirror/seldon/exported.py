@@ -33,6 +33,8 @@ class SeldonMetrics:
                 metrics.capture_seen.labels(*at).inc()
                 metrics.capture_captured.labels(*at).inc()
                 metrics.capture_shipped.labels(*at).inc()
+                if record.missing:
+                    metrics.sink_orphaned.labels(*at).inc()
             for at in map(self._labels, sampled_out):
                 metrics.capture_seen.labels(*at).inc()
                 metrics.capture_sampled_out.labels(*at).inc()

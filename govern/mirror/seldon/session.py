@@ -164,10 +164,20 @@ class Session:
         slowest = min(behind.values(), default=now_ms)
         for pair in self._joiner.expire(min(slowest, now_ms)):
             self._close(pair)
+        self._shorten_places()
         # Those far ahead of the slowest wait for it: what they hold could not be joined yet.
         ahead_ms = self._seldon.join_s * 1000 / 2
         self._source.hold({tp for tp, t_ms in behind.items() if t_ms > slowest + ahead_ms})
         self._metrics.lag(lags)
+
+    def _shorten_places(self) -> None:
+        """Give up on the oldest halves while those that wait are too scattered for a place to be one message."""
+        limit = self._rules.config.message_bytes
+        while any(place.n_bytes > limit for place in self._places.values()):
+            oldest = self._joiner.oldest()
+            if oldest is None:
+                break
+            self._close(oldest)
 
     async def _commit(self) -> None:
         changed = {tp: place for tp, place in self._places.items() if place.changed}

@@ -20,6 +20,7 @@ from govern.codecs import open_inference_pb2 as oip
 from govern.codecs.cloudevents import from_message
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
+from govern.mirror.place import OVERHEAD_BYTES
 from govern.mirror.sampling import point_of
 from tests.bus.helpers import read_all
 from tests.mirror.conftest import DEADLINE_S, renew
@@ -137,6 +138,25 @@ async def test_a_backlog_older_than_the_limit_is_joined_all_the_same(seldon: Sel
     assert Counter(one.request_id for one in found) == {f"r{number}": 1 for number in range(300)}
     joined = [one for one in found if not one.missing]
     assert len(joined) == 300
+
+
+async def test_halves_that_wait_scattered_are_as_many_as_a_place_can_tell(seldon: Seldon, seldon_config: Make) -> None:
+    """Every other request is answered: each of the rest is a gap of its own, and a place is one message of the bus."""
+    await seldon.make("model.income.inputs", "model.income.outputs", partitions=1)
+    config = seldon_config(seldon={"join_s": 3600.0}, body_bytes=100, message_bytes=17_000)
+    asked, answered = range(3_200), range(1, 3_200, 2)
+    room = (config.message_bytes - OVERHEAD_BYTES) // len("[1000,1000],")
+    alone = len(asked) - len(answered) - room
+    await seldon.send_all("model.income.inputs", {f"r{number}": infer_request(number) for number in asked})
+    await seldon.send_all("model.income.outputs", {f"r{number}": infer_response(number) for number in answered})
+    async with reading(config) as registry:
+        await until(lambda: total(registry, "capture_captured_total") >= len(answered) + alone, "those past the bound")
+        await until(lambda: total(registry, "sink_orphaned_total") >= alone, "their count")
+    found = await recorded(config)
+    assert total(registry, "capture_seen_total") == len(found)
+    assert set(Counter(one.request_id for one in found).values()) == {1}
+    assert {one.request_id for one in found if not one.missing} == {f"r{number}" for number in answered}
+    assert {one.request_id for one in found if one.missing} == {f"r{2 * index}" for index in range(alone)}
 
 
 async def test_a_model_that_failed_is_joined_with_its_error(seldon: Seldon, seldon_config: Make) -> None:
