@@ -25,10 +25,10 @@ PrintConfigOption = Annotated[
 ServiceOption = Annotated[str | None, typer.Option(help="Name of the inference service.")]
 SpoolOption = Annotated[Path | None, typer.Option("--spool-dir", help="Folder of the spool, on tmpfs.")]
 DiskOption = Annotated[Path | None, typer.Option("--disk-dir", help="Where segments go while the bus is away.")]
-NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant [env GOVERN_NAMESPACE].")]
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Tenant (env var: GOVERN_NAMESPACE).")]
 PodOption = Annotated[str | None, typer.Option(help="Name of the pod; default: the host's name.")]
 BusOption = Annotated[
-    str | None, typer.Option("--bus", help="kafka://host:port or embedded:///file.db [env GOVERN_BUS].")
+    str | None, typer.Option("--bus", help="kafka://host:port or embedded:///file.db (env var: GOVERN_BUS).")
 ]
 
 

@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "otlpEndpoint": "http://collector:4318",
     "worker": {"pipelines": ["income.yaml"], "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
     "explainer": {"enabled": True, "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
+    "seldonTopics": {"enabled": True, "volume": {"configMap": {"name": "govern-seldon"}}},
     "audit": {
         "writerDatabase": {"secretName": "audit-writer"},
         "readerDatabase": {"secretName": "audit-reader"},
@@ -37,7 +38,7 @@ VALUES: dict[str, Any] = {
     },
 }
 
-COMPONENTS = ["worker", "explainer", "audit-writer", "audit-api"]
+COMPONENTS = ["worker", "explainer", "seldon-topics", "audit-writer", "audit-api"]
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 Render = Callable[..., list[dict[str, Any]]]
@@ -94,7 +95,10 @@ def test_every_pod_is_confined_and_ends_in_time(objects: Objects, component: str
     assert environment["GOVERN_NAMESPACE"] == "bank"
     assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
     named = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert str(named["metrics"]) == environment["GOVERN_METRICS_PORT"]
+    if component == "seldon-topics":
+        assert container["args"][-2:] == ["--metrics-listen", f"0.0.0.0:{named['metrics']}"]
+    else:
+        assert str(named["metrics"]) == environment["GOVERN_METRICS_PORT"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
 
 
@@ -129,6 +133,15 @@ def test_the_worker_runs_its_pipelines_from_the_volume(objects: Objects) -> None
     assert {"name": "data", "persistentVolumeClaim": {"claimName": "income"}} in pod["volumes"]
 
 
+def test_seldons_topics_have_one_reader_with_its_file(objects: Objects) -> None:
+    reader = objects["Deployment", "demo-govern-seldon-topics"]["spec"]
+    assert (reader["replicas"], reader["strategy"]["type"]) == (1, "Recreate")
+    (container,) = reader["template"]["spec"]["containers"]
+    assert container["args"][:4] == ["mirror", "seldon-topics", "--config", "/etc/govern/mirror.yaml"]
+    assert {"name": "data", "mountPath": "/etc/govern", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "data", "configMap": {"name": "govern-seldon"}} in reader["template"]["spec"]["volumes"]
+
+
 def test_scraping_keeps_our_labels_and_finds_every_pod(objects: Objects) -> None:
     monitor = objects["PodMonitor", "demo-govern"]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
@@ -160,7 +173,8 @@ def test_dashboard_reaches_grafana_unchanged(objects: Objects) -> None:
 
 
 def test_parts_can_be_left_out(render: Render) -> None:
-    values = copy.deepcopy(VALUES) | {"explainer": {"enabled": False}, "audit": {"enabled": False}, "monitoring": {}}
+    values = copy.deepcopy(VALUES) | {"audit": {"enabled": False}, "monitoring": {}}
+    values |= {"explainer": {"enabled": False}, "seldonTopics": {"enabled": False}}
     assert sorted(one["kind"] for one in render(CHART, values)) == ["Deployment", "ServiceAccount"]
 
 
@@ -170,12 +184,22 @@ def test_parts_can_be_left_out(render: Render) -> None:
         ({"image": {"repository": ""}}, "/image/repository"),
         ({"bus": "embedded:///bus.db"}, "/bus"),
         ({"worker": {"enabled": True, "pipelines": []}}, "/worker/pipelines"),
+        ({"seldonTopics": {"enabled": True}}, "/seldonTopics/volume"),
         ({"audit": {**VALUES["audit"], "keys": {"secret": {"secretName": "keys"}}}}, "/audit/keys"),
         ({"audit": {**VALUES["audit"], "writerDatabase": {"secretName": ""}}}, "/audit/writerDatabase"),
         ({"terminationGracePeriodSeconds": 1}, "/terminationGracePeriodSeconds"),
         ({"workers": {}}, "workers"),
     ],
-    ids=["no image", "embedded bus", "no pipeline", "keys from a secret", "no database", "no grace", "misspelt"],
+    ids=[
+        "no image",
+        "embedded bus",
+        "no pipeline",
+        "no file",
+        "keys from a secret",
+        "no database",
+        "no grace",
+        "misspelt",
+    ],
 )
 def test_wrong_values_are_refused_by_name(
     wrong: dict[str, Any], says: str, run_helm: Callable[..., Any], tmp_path: Path

@@ -23,6 +23,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/*
 One component as a Deployment: (dict "root" $ "component" "worker" "replicas" 1 "strategy" "Recreate" "args" (list ...)
 "env" (list ...) "port" 8080 "volume" {...} "mountPath" "/etc/govern" "writable" true "settings" .Values.worker).
+A command of the mirror has its metrics' address among its `args`, and says so: "mirror" true.
 Only the components differ; how a pod of govern is secured, probed and ended is written here once.
 */}}
 {{- define "govern.deployment" -}}
@@ -64,8 +65,10 @@ spec:
           env:
             - {name: GOVERN_BUS, value: {{ $values.bus | quote }}}
             - {name: GOVERN_NAMESPACE, value: {{ $values.namespace | quote }}}
+            {{- if not .mirror }}
             - {name: GOVERN_METRICS_HOST, value: "0.0.0.0"}
             - {name: GOVERN_METRICS_PORT, value: {{ $values.monitoring.metricsPort | quote }}}
+            {{- end }}
             {{- with $values.otlpEndpoint }}
             - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
             {{- end }}
