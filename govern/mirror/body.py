@@ -43,11 +43,13 @@ class Body:
     Args:
         limit: longest prefix to keep.
         hold: of an exchange that may yet be left out: its parts are held as they came, and hashed only if it is kept.
+        digest_later: a body that is all there needs no digest yet: whoever takes the record out of the spool makes it
+            of the same bytes, in another process (`captured.digested`).
     """
 
-    __slots__ = ("_digest", "_held_bytes", "_hold", "_parts", "_room", "cut", "size")
+    __slots__ = ("_digest", "_digest_later", "_held_bytes", "_hold", "_parts", "_room", "cut", "size")
 
-    def __init__(self, limit: int, hold: Hold | None = None) -> None:
+    def __init__(self, limit: int, hold: Hold | None = None, *, digest_later: bool = False) -> None:
         self.size = 0
         #: Whether the kept part is shorter than the body.
         self.cut = False
@@ -55,6 +57,7 @@ class Body:
         self._parts: list[bytes] = []
         #: None as long as all of the body is in the parts, unhashed.
         self._digest: hashlib._Hash | None = None
+        self._digest_later = digest_later
         self._hold = hold
         self._held_bytes = 0
 
@@ -70,7 +73,9 @@ class Body:
         if len(fits) < size:
             self.cut = True
         self._room = 0 if self.cut else self._room - size
-        if self._digest is None and (self.cut or (self._hold is None and self.size > _HASHED_AT_ONCE_BYTES)):
+        if self._digest is None and (
+            self.cut or (self._hold is None and self.size > _HASHED_AT_ONCE_BYTES and not self._digest_later)
+        ):
             self._digest = hashlib.sha256(b"".join(self._parts))  # from here on the body is hashed as it passes
         if self._digest is not None:
             self._digest.update(data)
@@ -90,13 +95,17 @@ class Body:
             kept: the names of those that the record keeps.
         """
         body = b"".join(self._parts)
-        digest = self._digest or hashlib.sha256(body)
+        digest = ""
+        if self._digest is not None:
+            digest = self._digest.hexdigest()
+        elif not self._digest_later:
+            digest = hashlib.sha256(body).hexdigest()
         return Payload(
             content_type=text(headers.get(b"content-type", b""), TYPE_BYTES_MAX),
             content_encoding=text(headers.get(b"content-encoding", b""), TYPE_BYTES_MAX),
             body=body,
             size=self.size,
-            sha256=digest.hexdigest(),
+            sha256=digest,
             headers=_kept(headers, kept),
         )
 

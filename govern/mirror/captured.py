@@ -6,11 +6,12 @@ its own: `seq` counts the inferences of an agent, and feedback is none.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import msgspec
 
-from govern.record import Capture, Feedback, Inference
+from govern.record import Capture, Feedback, Inference, Payload
 
 #: msgpack's fixarray of two: an inference is a map.
 _ARRAY_OF_2: Final = 0x92
@@ -56,3 +57,18 @@ def decode(payload: bytes) -> Captured:
     if payload[:1] == bytes([_ARRAY_OF_2]):
         return _feedback(payload)
     return _inference(payload)
+
+
+def digested(record: Inference) -> Inference:
+    """The record with the digests that its capture left for later: those of bodies that are all there."""
+    request = record.request if "request" in record.missing else _digested(record.request)
+    response = record.response if "response" in record.missing else _digested(record.response)
+    if request is record.request and response is record.response:
+        return record
+    return msgspec.structs.replace(record, request=request, response=response)
+
+
+def _digested(payload: Payload) -> Payload:
+    if payload.sha256 or len(payload.body) < payload.size:
+        return payload
+    return msgspec.structs.replace(payload, sha256=hashlib.sha256(payload.body).hexdigest())

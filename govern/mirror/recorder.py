@@ -87,8 +87,8 @@ class Exchange:
             self._route = route
             self._headers = headers
             self._response_headers: Headers = {}
-            self._request = Body(limit, hold)
-            self._response = Body(limit, hold)
+            self._request = Body(limit, hold, digest_later=True)
+            self._response = Body(limit, hold, digest_later=True)
 
     def request_body(self, data: bytes) -> None:
         if self._sampled:

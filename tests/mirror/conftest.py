@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from govern.mirror import folder
+from govern.mirror.captured import digested
 from govern.mirror.config import MirrorConfig
 from govern.mirror.inspect import InspectedSegment, inspect_segments
 from govern.mirror.proxy import Proxy
@@ -62,7 +63,7 @@ def segment_files(spool: Path) -> list[Path]:
 
 
 def record(frame: Frame) -> Inference:
-    return msgspec.msgpack.decode(frame.payload, type=Inference)
+    return digested(msgspec.msgpack.decode(frame.payload, type=Inference))
 
 
 def _left_by_a_kill(segment: InspectedSegment) -> list[Frame]:

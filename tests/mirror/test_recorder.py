@@ -13,11 +13,13 @@ import pytest
 
 from govern.errors import Unavailable
 from govern.mirror.body import Body, Hold
+from govern.mirror.captured import digested
 from govern.mirror.config import MirrorConfig
 from govern.mirror.folder import held_bytes
 from govern.mirror.inspect import inspect_agents
 from govern.mirror.recorder import Exchange, Recorder, open_recorder
 from govern.mirror.sampling import Fate, Shares
+from govern.record import Inference, Payload
 from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, records, segment_files, until
 
 INFER = b"/v2/models/income/infer"
@@ -241,15 +243,21 @@ def test_every_error_is_kept_and_says_with_which_probability(make_config: MakeCo
 @pytest.mark.parametrize("piece", [1_000, 7_000, 70_000])
 @pytest.mark.parametrize("limit", [0, 5_000, 20_000, 1_000_000])
 @pytest.mark.parametrize("held", [False, True])
-def test_a_body_has_its_digest_however_it_comes(piece: int, limit: int, held: bool) -> None:
+@pytest.mark.parametrize("later", [False, True])
+def test_a_body_has_its_digest_however_it_comes(piece: int, limit: int, held: bool, later: bool) -> None:
     whole = os.urandom(60_000)
-    body = Body(limit, Hold(1_000_000) if held else None)
+    body = Body(limit, Hold(1_000_000) if held else None, digest_later=later)
     for at in range(0, len(whole), piece):
         body.feed(whole[at : at + piece])
     found = body.payload({}, ())
     assert (found.body, found.size) == (whole[:limit], len(whole))
-    assert found.sha256 == hashlib.sha256(whole).hexdigest()
     assert body.cut == (limit < len(whole))
+    digest = hashlib.sha256(whole).hexdigest()
+    assert found.sha256 == ("" if later and not body.cut else digest)
+    empty = hashlib.sha256(b"").hexdigest()
+    both = digested(Inference(request=found, response=Payload()))
+    assert (both.request.sha256, both.response.sha256) == (digest, empty)
+    assert digested(Inference(request=found, missing=("response",))).response == Payload()
 
 
 def test_a_share_of_the_errors_and_a_status_of_ones_own(make_config: MakeConfig, spool_dir: Path) -> None:
