@@ -14,6 +14,7 @@ from govern.pipeline import spec as models
 from govern.pipeline.check import Kinds, check
 from govern.pipeline.document import Document, read
 from govern.pipeline.errors import PipelineError, Problem, Where, field, suggest
+from govern.pipeline.manifests.read import KINDS
 from govern.pipeline.references import detector_kind
 from govern.pipeline.spec import API_VERSION, Pipeline
 from govern.schema import FeatureSchema
@@ -109,9 +110,10 @@ def _foreign(document: Document) -> Problem | None:
         return None
     where = ("apiVersion",) if given[0] != API_VERSION else ("kind",)
     why = f"apiVersion and kind are {given[0]} and {given[1]}"
-    if str(given[0]).startswith("mlops.seldon.io/"):
-        why += "; importing Seldon's manifests is not supported by this release"
-    return document.problem(where, "no pipeline of govern", why, f"write apiVersion: {API_VERSION}, kind: Pipeline")
+    fix = f"write apiVersion: {API_VERSION}, kind: Pipeline"
+    if (str(given[0]).rpartition("/")[0], given[1]) in KINDS:
+        fix = f"make pipelines of it: govern pipeline import {document.file}"
+    return document.problem(where, "no pipeline of govern", why, fix)
 
 
 def _shape(document: Document, error: dict[str, Any]) -> Problem:

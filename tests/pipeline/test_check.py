@@ -306,7 +306,7 @@ CASES = [
         "mlops",
         "apiVersion",
         "no pipeline of govern",
-        "apiVersion: govern.io/v1alpha1",
+        "govern pipeline import",
     ),
     ("kind: Pipeline", "kind: Model", "Model", "kind", "no pipeline of govern", "kind: Pipeline"),
 ]
