@@ -175,7 +175,7 @@ class Follower:
         self, bus: Bus, stop: asyncio.Event, *, until_agents_end: bool, others_idle: Callable[[], bool]
     ) -> None:
         """Ship over one connection."""
-        await self.publisher.ensure_topics(bus, self.publisher.fan_out)
+        await self.publisher.ensure_topics(bus)
         transactor = await bus.transactor(self.publisher.transactional_id)
         try:
             await self._restore(bus, transactor)

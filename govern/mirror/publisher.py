@@ -20,7 +20,8 @@ from govern.mirror.redaction.redactor import Redactor
 from govern.mirror.standing import Standing
 from govern.record import Inference
 
-_STREAMS: Final[tuple[Stream, ...]] = ("inferences", "feedback", "positions")
+#: Of its namespace a publisher needs these.
+STREAMS: Final[tuple[Stream, ...]] = ("inferences", "feedback", "positions")
 
 
 class _Stored(Standing, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,7 +45,7 @@ class Outlet:
     namespace: str
     message_bytes: int
     fan_out: FanOut
-    streams: tuple[Stream, ...] = _STREAMS
+    streams: tuple[Stream, ...] = STREAMS
     wanted: Filter | None = None
     redactor: Redactor | None = None
 
@@ -56,7 +57,7 @@ class Outlet:
 
 def main_outlet(config: MirrorConfig) -> Outlet:
     fan_out = FanOut(config.fan_out)
-    return Outlet("", config.namespace, config.message_bytes, fan_out, streams=(*_STREAMS, "config"))
+    return Outlet("", config.namespace, config.message_bytes, fan_out, streams=(*STREAMS, "config"))
 
 
 def outlet_of(destination: Destination, config: MirrorConfig) -> Outlet:
@@ -99,14 +100,14 @@ class Publisher:
     def transactional_id(self) -> str:
         return f"govern.shipper.{self._spool_id}{f'.{self.outlet.name}' * bool(self.outlet.name)}"
 
-    async def ensure_topics(self, bus: Bus, fan_out: FanOut) -> None:
+    async def ensure_topics(self, bus: Bus) -> None:
         """
         Raises:
             BusError: one is there with other settings, or the bus fails.
         """
         outlet = self.outlet
         await bus.ensure_topics(
-            needed(outlet.namespace, outlet.streams, message_bytes=outlet.message_bytes, beside=fan_out.specs)
+            needed(outlet.namespace, outlet.streams, message_bytes=outlet.message_bytes, beside=self.fan_out.specs)
         )
 
     async def standings(self, bus: Bus) -> tuple[dict[str, Standing], set[str]]:

@@ -44,7 +44,7 @@ LOOK_EVERY_S: Final = 1.0
 _State: TypeAlias = tuple[int, int, int]
 
 
-class Follower(Protocol):
+class RuleFollower(Protocol):
     """What goes by the rules."""
 
     def apply(self, config: MirrorConfig) -> None:
@@ -82,7 +82,7 @@ class Reload:
         self._environ = environ
         self._read: _State | None = None  # so that a change between the start's reading and the first look is seen
 
-    async def run(self, follower: Follower) -> None:
+    async def run(self, follower: RuleFollower) -> None:
         """Hand each changed configuration to the follower, on the event loop, until cancelled."""
         asked = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
@@ -93,7 +93,7 @@ class Reload:
             asked.clear()
             self._hand_over(await asyncio.to_thread(self._find, asked=signalled), follower)
 
-    def look(self, follower: Follower) -> None:
+    def look(self, follower: RuleFollower) -> None:
         """Hand the configuration to the follower if it has changed since the last look."""
         self._hand_over(self._find(asked=False), follower)
 
@@ -111,7 +111,7 @@ class Reload:
         except Exception as error:  # noqa: BLE001 - see `_hand_over`
             return error
 
-    def _hand_over(self, found: MirrorConfig | Exception | None, follower: Follower) -> None:
+    def _hand_over(self, found: MirrorConfig | Exception | None, follower: RuleFollower) -> None:
         if found is None:
             return
         try:
@@ -164,7 +164,7 @@ def follow(path: Path | None = None, *, environ: Mapping[str, str] = os.environ)
 class Watch:
     """Follows a file from a thread of its own: in a process whose event loop and signals are somebody else's."""
 
-    def __init__(self, reload: Reload, follower: Follower) -> None:
+    def __init__(self, reload: Reload, follower: RuleFollower) -> None:
         self._reload = reload
         self._follower = follower
         self._ended = threading.Event()
@@ -197,7 +197,7 @@ def _with_rules_of(config: MirrorConfig, found: MirrorConfig) -> MirrorConfig:
 
 
 @contextlib.asynccontextmanager
-async def reloading(reload: Reload, follower: Follower) -> AsyncIterator[None]:
+async def reloading(reload: Reload, follower: RuleFollower) -> AsyncIterator[None]:
     """Follow the configuration's changes for as long as the block runs."""
     task = asyncio.create_task(reload.run(follower))
     try:

@@ -9,7 +9,7 @@ from govern.mirror.cipher import refuse_without_restart
 from govern.mirror.config import MirrorConfig
 from govern.mirror.in_force import InForce
 from govern.mirror.leaving import Leaving
-from govern.mirror.publisher import Publisher, outlet_of
+from govern.mirror.publisher import STREAMS, Publisher, outlet_of
 
 
 class TakingOver:
@@ -31,7 +31,7 @@ class TakingOver:
         self.rules = InForce(
             config,
             leaving.redactor,
-            streams=("inferences", "feedback", "positions"),
+            streams=STREAMS,
             subject=f"capture/{config.service}",
             source=source,
         )
