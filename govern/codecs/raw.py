@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from govern.codecs.arrays import shaped
-from govern.codecs.tensor import DTYPES, objects, text_or_bytes
-from govern.errors import DecodeError
+from govern.codecs.tensor import DTYPES, Tensor, objects, text_or_bytes
+from govern.errors import BadInput, DecodeError
 
 #: Bytes of the length before each BYTES element.
 _PREFIX: Final = 4
@@ -50,6 +50,42 @@ def from_raw(data: bytes, datatype: str, shape: Sequence[int], *, where: str) ->
             fix="send as many bytes as datatype and shape say",
         )
     return shaped(_numbers(data, datatype), shape, where=where)
+
+
+def to_raw(tensor: Tensor) -> bytes:
+    """The elements of a tensor as bytes. A missing text (None) is empty; an FP32 loses what BF16 has no bits for.
+
+    Raises:
+        BadInput: a datatype that V2 does not have, or an element of BYTES that is neither valid text nor bytes.
+    """
+    if tensor.datatype not in DTYPES:
+        raise BadInput(
+            f"tensor {tensor.name!r}: datatype {tensor.datatype!r} cannot be sent over V2",
+            why=f"the protocol has {', '.join(DTYPES)}",
+            fix="send one tensor for each column, each of one datatype",
+        )
+    if tensor.datatype == "BYTES":
+        elements = [_bytes(element, tensor.name) for element in np.ravel(tensor.data).tolist()]
+        return b"".join(len(element).to_bytes(_PREFIX, "little") + element for element in elements)
+    numbers = np.ascontiguousarray(tensor.data, dtype=DTYPES[tensor.datatype])
+    if tensor.datatype == "BF16":
+        return (numbers.view(np.uint32) >> _BF16_SHIFT).astype("<u2").tobytes()
+    return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _bytes(element: object, name: str) -> bytes:
+    if isinstance(element, bytes):
+        return element
+    try:
+        if element is None or isinstance(element, str):
+            return (element or "").encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"tensor {name!r}: an element", why=str(error), fix="send valid Unicode text") from error
+    raise BadInput(
+        f"tensor {name!r}: element {element!r}",
+        why=f"BYTES holds text or bytes, this is {type(element).__name__}",
+        fix="turn the elements to text",
+    )
 
 
 def _numbers(data: bytes, datatype: str) -> npt.NDArray[np.generic]:

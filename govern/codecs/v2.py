@@ -17,7 +17,7 @@ import numpy.typing as npt
 from govern.codecs import content_types, v2_binary
 from govern.codecs.arrays import flatten, shape_of, shaped, typed
 from govern.codecs.json_body import parse
-from govern.codecs.raw import from_raw
+from govern.codecs.raw import from_raw, to_raw
 from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names
 from govern.errors import BadInput, DecodeError
 
@@ -133,6 +133,36 @@ def encode_request(
             outputs=[_WireOutput(name) for name in outputs] or None,
         )
     )
+
+
+def encode_binary_request(
+    tensors: Sequence[Tensor], *, request_id: str = "", parameters: Parameters | None = None
+) -> tuple[bytes, int]:
+    """Write an inference request with its tensors as raw bytes behind the JSON, and ask for an answer of that form.
+
+    Returns:
+        The body, and the size of its JSON: the value of the header `v2_binary.HEADER`.
+
+    Raises:
+        BadInput: a tensor that has no raw form (see `raw.to_raw`).
+    """
+    raw = [to_raw(tensor) for tensor in tensors]
+    head = _encode(
+        _WireRequest(
+            id=request_id or None,
+            parameters={v2_binary.OUTPUT: True, **(parameters or {})},
+            inputs=[
+                _WireTensor(
+                    name=tensor.name,
+                    shape=list(tensor.data.shape),
+                    datatype=tensor.datatype,
+                    parameters={v2_binary.SIZE: len(data)},
+                )
+                for tensor, data in zip(tensors, raw, strict=True)
+            ],
+        )
+    )
+    return b"".join((head, *raw)), len(head)
 
 
 def encode_response(

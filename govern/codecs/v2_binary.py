@@ -17,6 +17,10 @@ from govern.errors import DecodeError
 HEADER: Final = "inference-header-content-length"
 #: The parameter of a tensor whose data lies behind the JSON.
 SIZE: Final = "binary_data_size"
+#: The parameter of a request that asks for all outputs in this form.
+OUTPUT: Final = "binary_data_output"
+#: What a server that reads and writes this form has among the `extensions` of its metadata.
+EXTENSION: Final = "binary_tensor_data"
 
 
 def json_size(headers: Mapping[str, str]) -> int | None:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError as ProtobufError
 from govern.codecs import content_types, grpc_messages
 from govern.codecs import open_inference_pb2 as pb
 from govern.codecs.arrays import RANGES, shaped
-from govern.codecs.raw import from_raw
+from govern.codecs.raw import from_raw, to_raw
 from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names, objects, text_or_bytes
 from govern.codecs.v2 import Request, Response
 from govern.errors import DecodeError
@@ -74,6 +74,39 @@ def decode_responses(body: bytes, content_type: str = "application/grpc", *, str
                 fix="see the model server's log; the request has no outputs",
             )
     return [_response(answer.infer_response) for answer in answers if answer.infer_response.outputs]
+
+
+def encode_request(tensors: Sequence[Tensor], *, model: str, version: str = "", request_id: str = "") -> bytes:
+    """Write a ModelInferRequest, its tensors as raw contents.
+
+    Raises:
+        BadInput: a tensor that has no raw form (see `raw.to_raw`).
+    """
+    message = pb.ModelInferRequest(
+        model_name=model, model_version=version, id=request_id, raw_input_contents=[to_raw(one) for one in tensors]
+    )
+    for one in tensors:
+        message.inputs.add(name=one.name, datatype=one.datatype, shape=one.data.shape)
+    return message.SerializeToString()
+
+
+def encode_response(
+    model_name: str, tensors: Sequence[Tensor], *, model_version: str = "", request_id: str = ""
+) -> bytes:
+    """Write a ModelInferResponse, its tensors as raw contents.
+
+    Raises:
+        BadInput: a tensor that has no raw form (see `raw.to_raw`).
+    """
+    message = pb.ModelInferResponse(
+        model_name=model_name,
+        model_version=model_version,
+        id=request_id,
+        raw_output_contents=[to_raw(one) for one in tensors],
+    )
+    for one in tensors:
+        message.outputs.add(name=one.name, datatype=one.datatype, shape=one.data.shape)
+    return message.SerializeToString()
 
 
 def _response(message: pb.ModelInferResponse) -> Response:
