@@ -52,7 +52,7 @@ def fit_command(
     table = read(reference)
     if rows:
         table = table.sample(rows, seed=seed)
-    path = schema or folder / (pipelines[0].spec.schema_path if pipelines else SCHEMA_FILE)
+    path = schema or folder / ((pipelines[0].spec.schema_path if pipelines else None) or SCHEMA_FILE)
     described, kept = draft_or_kept(
         table, path, model, exclude=exclude or [], protected=protected or [], pii=pii or [], outputs=outputs
     )
@@ -94,7 +94,7 @@ def _folder(out: Path | None, pipeline: Path | None) -> Path:
 
 def _of_model(model: str, pipelines: list[Pipeline], file: Path | None) -> tuple[str, list[Pipeline]]:
     """The model's name and its pipelines; the name defaults to the only one that the file's pipelines watch."""
-    watched = sorted({one.spec.source.model for one in pipelines})
+    watched = sorted({one.model for one in pipelines})
     if not model:
         if len(watched) != 1:
             raise BadInput(
@@ -103,7 +103,7 @@ def _of_model(model: str, pipelines: list[Pipeline], file: Path | None) -> tuple
                 fix="add --model NAME",
             )
         model = watched[0]
-    mine = [one for one in pipelines if one.spec.source.model == model]
+    mine = [one for one in pipelines if one.model == model]
     if pipelines and not mine:
         raise ConfigError(
             f"{file}: no pipeline watches model {model!r}",

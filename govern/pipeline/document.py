@@ -151,3 +151,11 @@ def _place(node: yaml.Node) -> tuple[int, int]:
 
 def _fail(path: Path, line: int, column: int, what: str, why: str, fix: str) -> NoReturn:
     raise PipelineError(path, [Problem(path, line, column, "", what, why, fix)])
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else ()

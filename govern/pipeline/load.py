@@ -17,35 +17,48 @@ from govern.pipeline.errors import PipelineError, Problem, Where, field, suggest
 from govern.pipeline.manifests.read import KINDS
 from govern.pipeline.references import detector_kind
 from govern.pipeline.spec import API_VERSION, Pipeline
-from govern.schema import FeatureSchema
+from govern.schema import DATATYPES, FeatureSchema
 
-#: Keys of Seldon Core v2's Pipeline that this release does not run, and what to do without them.
+#: Keys of Seldon Core v2's Pipeline that have no meaning here, and what to do without them.
 UNSUPPORTED: Final[Mapping[str, str]] = {
-    "allowCycles": "remove it, and write the graph without cycles",
-    "maxStepRevisits": "remove it, and write the graph without cycles",
-    "dataflow": "remove it; topics are managed with `govern topics`",
-    "input": "remove it; the stream that the pipeline reads is named in `source`",
-    "inputsJoinType": "remove it; a step's inputs come from one inference and need no join",
-    "joinWindowMs": "remove it; a step's inputs come from one inference and need no join",
-    "stepsJoin": "remove it; each step's verdicts are published on their own",
-    "triggersJoinType": "remove it; an explainer runs when any of its triggers fires",
-    "tensorMap": "remove it, and name the features in the schema as the model's tensors are named",
-    "rolling": "remove it; windows are tumbling",
     "passEmptyResponses": "remove it; an empty result never travels",
 }
+#: What the texts of a key look like, and what to do with one that does not. Of other keys, names are checked so.
+_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+    "url": ("http, https, grpc or grpcs, host and port, and no path", "write url: http://host:port"),
+    "callable": ("an entry point is a module and a function of it", "write callable: package.module:function"),
+    "datatype": (f"the protocol has {', '.join(DATATYPES)}", "write one of them"),
+    "output": ("the name of a tensor that others refer to holds no space", "rename it"),
+}
+_NAMED: Final = (
+    "a name is up to 63 lower-case letters, digits and dashes, and begins and ends without a dash",
+    "rename it",
+)
 
+_STEP: Final = ("spec", "steps", 0)
 #: Where the models of a document are, to know which keys were possible: index positions are written as 0.
 _MODELS: Final[dict[Where, type[BaseModel]]] = {
     (): models.Pipeline,
     ("metadata",): models.Metadata,
     ("spec",): models.PipelineSpec,
     ("spec", "source"): models.Source,
+    ("spec", "input"): models.Input,
     ("spec", "output"): models.Output,
-    ("spec", "steps", 0): models.Step,
-    ("spec", "steps", 0, "batch"): models.Batch,
-    ("spec", "steps", 0, "detector"): models.DetectorSpec,
-    ("spec", "steps", 0, "explainer"): models.ExplainerSpec,
-    ("spec", "steps", 0, "model"): models.ModelSpec,
+    ("spec", "dataflow"): models.Dataflow,
+    _STEP: models.Step,
+    (*_STEP, "batch"): models.Batch,
+    (*_STEP, "detector"): models.DetectorSpec,
+    (*_STEP, "explainer"): models.ExplainerSpec,
+    (*_STEP, "model"): models.ModelSpec,
+    (*_STEP, "transformer"): models.TransformerSpec,
+    (*_STEP, "router"): models.RouterSpec,
+    (*_STEP, "router", "routes", 0): models.Route,
+    (*_STEP, "combiner"): models.CombinerSpec,
+    **{
+        (*_STEP, role, side, 0): models.TensorSpec
+        for role in ("model", "transformer")
+        for side in ("inputs", "outputs")
+    },
 }
 
 
@@ -63,23 +76,30 @@ def load_pipelines(
         ConfigError: the file cannot be read or is empty.
         PipelineError: it is wrong; `problems` holds all that was found in all its documents.
     """
+    return [pipeline for _, pipeline in load_documents(path, schema=schema, artifacts=artifacts, kinds=kinds)]
+
+
+def load_documents(
+    path: Path, *, schema: bool = True, artifacts: bool = False, kinds: Kinds = detector_kind
+) -> list[tuple[Document, Pipeline]]:
+    """As `load_pipelines`, each with its document: for who has more to say of it, at its place."""
     problems: list[Problem] = []
-    pipelines: list[Pipeline] = []
+    found: list[tuple[Document, Pipeline]] = []
     for document in read(path):
-        pipeline, found = _load(document, kinds)
-        problems.extend(found)
+        pipeline, wrong = _load(document, kinds)
+        problems.extend(wrong)
         if pipeline is None:
             continue
         problems.extend(_files(document, pipeline, schema=schema, artifacts=artifacts))
-        if any(pipeline.name == other.name for other in pipelines):
+        if any(pipeline.name == other.name for _, other in found):
             why = "another document of this file has the same name"
             problems.append(
                 document.problem(("metadata", "name"), f"pipeline {pipeline.name!r} comes twice", why, "rename one")
             )
-        pipelines.append(pipeline)
+        found.append((document, pipeline))
     if problems:
         raise PipelineError(path, problems)
-    return pipelines
+    return found
 
 
 def _load(document: Document, kinds: Kinds) -> tuple[Pipeline | None, list[Problem]]:
@@ -129,7 +149,7 @@ def _shape(document: Document, error: dict[str, Any]) -> Problem:
         return document.problem(where, f"it is {shown}", why, "correct the value")
     match error["type"]:
         case "extra_forbidden" if key in UNSUPPORTED:
-            why = "not supported by this release"
+            why = "it is of Seldon's vocabulary, and has no meaning here"
             return document.problem(where, f"key {key!r}", why, UNSUPPORTED[key], at_key=True)
         case "extra_forbidden":
             known = _keys(where[:-1])
@@ -138,8 +158,8 @@ def _shape(document: Document, error: dict[str, Any]) -> Problem:
         case "missing":
             return document.problem(where, "it is missing", f"`{key}` has no default", f"add `{key}:`")
         case "string_pattern_mismatch":
-            why = "a name is up to 63 lower-case letters, digits and dashes, and begins and ends without a dash"
-            return document.problem(where, f"name {shown}", why, "rename it")
+            why, fix = _FORMS.get(key, _NAMED)
+            return document.problem(where, f"{'it is' if key in _FORMS else 'name'} {shown}", why, fix)
         case "model_type" | "dict_type" | "model_attributes_type":
             return document.problem(where, f"it is {shown}", "a mapping is needed here", "write key: value lines")
         case "tuple_type":
@@ -155,7 +175,7 @@ def _keys(where: Where) -> list[str]:
 def _files(document: Document, pipeline: Pipeline, *, schema: bool, artifacts: bool) -> list[Problem]:
     folder = document.file.parent
     problems: list[Problem] = []
-    if schema:
+    if schema and pipeline.spec.schema_path is not None:
         try:
             FeatureSchema.load(folder / pipeline.spec.schema_path)
         except BadInput as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from govern import plugins
@@ -26,13 +26,23 @@ class Reference:
     """A tensor, or all tensors of one side of a step.
 
     Attributes:
-        node: a step's name or the pipeline's.
+        node: a step's name or the pipeline's; "" for another pipeline's own inputs and outputs.
         tensor: "" for all.
+        pipeline: the other pipeline, when it is read from there.
     """
 
     node: str
     side: Side
     tensor: str = ""
+    pipeline: str = ""
+
+    def same_side(self, other: Reference) -> bool:
+        """Whether both are read from the same side of the same step."""
+        return (self.pipeline, self.node, self.side) == (other.pipeline, other.node, other.side)
+
+    def __str__(self) -> str:
+        place = f"{self.pipeline}.step.{self.node}" if self.pipeline and self.node else self.pipeline or self.node
+        return f"{place}.{self.side}" + f".{self.tensor}" * bool(self.tensor)
 
 
 def parse(text: str) -> Reference | None:
@@ -47,6 +57,16 @@ def parse(text: str) -> Reference | None:
         case "inputs" | "outputs":
             return Reference(node, side, tensor)
     return None
+
+
+def parse_external(text: str) -> Reference | None:
+    """Read `<pipeline>[.inputs|.outputs[.<tensor>]]` or `<pipeline>.step.<step>[.inputs|.outputs[.<tensor>]]`."""
+    pipeline, _, rest = text.partition(".")
+    if rest.startswith("step."):
+        inner = parse(rest.removeprefix("step."))
+        return None if inner is None or not pipeline else replace(inner, pipeline=pipeline)
+    outer = parse(text)
+    return None if outer is None else replace(outer, node="", pipeline=pipeline)
 
 
 def tensors(kind: Kind) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""The plan: a pipeline's steps in the order in which data passes them, with every default filled in."""
+"""The plan: a pipeline's steps as a worker runs them, in the order in which data passes them, with all defaults.
+
+What a worker runs of the vocabulary, `govern.runtime.vocabulary` says; every pipeline has a `govern.pipeline.graph`.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ class Plan:
 def plan(
     pipeline: Pipeline, *, artifact_digests: Mapping[str, str] | None = None, kinds: Kinds = detector_kind
 ) -> Plan:
-    """Order and complete the steps of a pipeline that `load_pipelines` has checked.
+    """Order and complete the steps of a pipeline that `load_pipelines` has checked and a worker runs.
 
     Args:
         artifact_digests: step name -> digest of its fitted artifact, to be part of the plan's digest.
@@ -92,6 +95,9 @@ def plan(
     Raises:
         GovernError: what `kinds` raises for a detector type that cannot be used.
     """
+    source, schema_path = pipeline.spec.source, pipeline.spec.schema_path
+    assert source is not None, "a worker refuses a pipeline that reads no captured stream"
+    assert schema_path is not None, "a captured stream was checked to have a schema"
     steps = {step.name: _planned(step, pipeline.name, kinds) for step in pipeline.spec.steps}
     order = TopologicalSorter({name: step.after for name, step in steps.items()}).static_order()
     ordered = tuple(steps[name] for name in order)
@@ -99,21 +105,24 @@ def plan(
     return Plan(
         name=pipeline.name,
         namespace=pipeline.namespace,
-        source=pipeline.spec.source,
-        schema_path=pipeline.spec.schema_path,
+        source=source,
+        schema_path=schema_path,
         steps=ordered,
-        outputs=tuple(one.name for one in ordered if one.detector is not None) if output is None else output.steps,
-        digest=_digest(pipeline, artifact_digests or {}),
+        outputs=tuple(one.name for one in ordered if one.detector is not None)
+        if output is None
+        else tuple(one.node for one in _resolved(output.steps, pipeline.name)),
+        digest=digest(pipeline, artifact_digests),
     )
 
 
 def _planned(step: Step, pipeline: str, kinds: Kinds) -> PlannedStep:
     inputs = _resolved(step.inputs, pipeline)
     triggers = _resolved(step.triggers, pipeline)
-    kind, size, window_ms = _window(step, kinds)
+    kind = kinds(step.detector.type) if step.detector is not None else None
+    size, window_ms = window(step, kind)
     return PlannedStep(
         name=step.name,
-        kind=kind,
+        kind=kind or ("explainer" if step.explainer is not None else "model"),
         detector=step.detector,
         explainer=step.explainer,
         needs_outputs=tuple(one.tensor for one in inputs if one.tensor),
@@ -129,15 +138,16 @@ def _resolved(texts: tuple[str, ...], pipeline: str) -> list[Reference]:
     return [one for one in references if one is not None and one.node != pipeline]
 
 
-def _window(step: Step, kinds: Kinds) -> tuple[StepKind, int, int]:
-    if step.detector is None:
-        return ("explainer" if step.explainer is not None else "model"), 0, 0
-    kind: Kind = kinds(step.detector.type)
+def window(step: Step, kind: Kind | None) -> tuple[int, int]:
+    """Instances and age (ms) that close a window of a detector of this kind; 0 for a step that is none."""
+    if kind is None:
+        return 0, 0
     size, window_ms = (DRIFT_SIZE, DRIFT_WINDOW_MS) if kind == "drift" else (INSTANCE_SIZE, INSTANCE_WINDOW_MS)
-    return kind, step.batch.size or size, step.batch.window_ms or window_ms
+    return step.batch.size or size, step.batch.window_ms or window_ms
 
 
-def _digest(pipeline: Pipeline, artifact_digests: Mapping[str, str]) -> str:
-    content = {"pipeline": pipeline.canonical(), "artifacts": dict(artifact_digests)}
+def digest(pipeline: Pipeline, artifact_digests: Mapping[str, str] | None = None) -> str:
+    """SHA-256, hex, over the content of any pipeline and the digests of its artifacts."""
+    content = {"pipeline": pipeline.canonical(), "artifacts": dict(artifact_digests or {})}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,8 +8,10 @@ from pathlib import Path
 from govern import artifact, plugins
 from govern.detection import Detector
 from govern.errors import ArtifactError, ConfigError
-from govern.pipeline import Pipeline, Plan, load_pipelines, plan
+from govern.pipeline import Pipeline, PipelineError, Plan, plan
+from govern.pipeline.load import load_documents
 from govern.pipeline.spec import DetectorSpec
+from govern.runtime.vocabulary import unrun
 from govern.schema import FeatureSchema
 
 
@@ -43,12 +45,18 @@ def load(path: Path) -> list[LoadedPipeline]:
 
     Raises:
         ConfigError: the file is wrong, or a step's artifact is of another method than the file says.
+        PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
-    return [_load_one(path.parent, pipeline) for pipeline in load_pipelines(path)]
+    found = load_documents(path)
+    refused = [problem for document, pipeline in found for problem in unrun(document, pipeline)]
+    if refused:
+        raise PipelineError(path, refused)
+    return [_load_one(path.parent, pipeline) for _, pipeline in found]
 
 
 def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
+    assert pipeline.spec.schema_path is not None, "a captured stream was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
     detectors = {
         step.name: _detector(folder, pipeline, step.name, step.detector, schema)

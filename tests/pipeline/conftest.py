@@ -39,6 +39,50 @@ spec:
   output: {steps: [drift, outlier]}
 """
 
+#: A pipeline that is called, and that uses the rest of the vocabulary.
+CALLED = """\
+apiVersion: govern.io/v1alpha1
+kind: Pipeline
+metadata: {name: score}
+spec:
+  input: {externalInputs: [intake.outputs], externalTriggers: [gate.step.open.outputs.go], joinWindowMs: 20}
+  allowCycles: true
+  maxStepRevisits: 5
+  dataflow: {cleanTopicsOnDelete: true}
+  steps:
+    - name: clean
+      transformer: {callable: pkg.clean:rows}
+      inputs: [score.inputs, scorer.outputs.bad]
+      inputsJoinType: any
+    - name: scorer
+      model: {url: http://scorer:8080, inputs: [{name: x, datatype: FP32, shape: [-1, 4]}],
+              outputs: [{name: good, datatype: FP32}, {name: bad, datatype: FP32}], oneOf: [good, bad]}
+      inputs: [clean.outputs]
+      tensorMap: {clean.outputs.rows: x}
+    - name: split
+      router: {strategy: weighted, routes: [{name: a, weight: 9}, {name: b}]}
+      inputs: [scorer.outputs]
+      batch: {size: 3, windowMs: 10, rolling: true}
+    - name: one
+      model: {url: grpcs://one:9000, name: first, version: "2", timeoutMs: 100}
+      inputs: [scorer.outputs.good]
+      triggers: [split.outputs.a]
+    - name: two
+      model: {url: https://two}
+      inputs: [one.inputs]
+      triggers: [split.outputs.b]
+    - name: mean
+      combiner: {method: weighted, weights: [2, 1], output: score}
+      inputs: [one, two]
+      inputsJoinType: outer
+      joinWindowMs: 50
+    - name: why
+      explainer: {name: shap}
+      triggers: [mean.outputs.score, split.outputs.a]
+      triggersJoinType: inner
+  output: {steps: [mean.outputs.score], stepsJoin: inner, joinWindowMs: 10, tensorMap: {mean.outputs.score: answer}}
+"""
+
 
 def kinds(type_: str) -> Kind:
     known: dict[str, Kind] = {"tabular": "drift", "isolation_forest": "outlier", "model_distillation": "adversarial"}
@@ -53,6 +97,11 @@ Load = Callable[..., list[Pipeline]]
 @pytest.fixture
 def good() -> str:
     return GOOD
+
+
+@pytest.fixture
+def called() -> str:
+    return CALLED
 
 
 @pytest.fixture

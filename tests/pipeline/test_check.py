@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from govern.pipeline import Problem
+from govern.pipeline import PipelineError, Problem
+from tests.pipeline.conftest import Load
 
 Problems = Callable[..., tuple[Problem, ...]]
 
@@ -27,14 +28,6 @@ CASES = [
         "spec.steps[1].batch.sizes",
         "unknown key 'sizes'",
         "did you mean 'size'?",
-    ),
-    (
-        "  source: {service: employment, model: employment}\n",
-        "",
-        "schema",
-        "spec.source",
-        "it is missing",
-        "add `source:`",
     ),
     ("  schema: schema.yaml\n", "", "source", "spec.schema", "it is missing", "add `schema:`"),
     ("size: 500", "size: -5", "-5", "spec.steps[1].batch.size", "it is -5", "correct the value"),
@@ -66,39 +59,6 @@ CASES = [
         "correct the value",
     ),
     (
-        "  schema: schema.yaml\n",
-        "  schema: schema.yaml\n  allowCycles: true\n",
-        "allowCycles",
-        "spec.allowCycles",
-        "key 'allowCycles'",
-        "without cycles",
-    ),
-    (
-        "      batch: {size: 500}\n",
-        "      batch: {size: 500, rolling: true}\n",
-        "rolling",
-        "spec.steps[1].batch.rolling",
-        "key 'rolling'",
-        "tumbling",
-    ),
-    (
-        "      batch: {size: 500}\n",
-        "      inputsJoinType: any\n",
-        "inputsJoinType",
-        "spec.steps[1].inputsJoinType",
-        "key 'inputsJoinType'",
-        "no join",
-    ),
-    (
-        "      batch: {size: 500}\n",
-        "      tensorMap: {a: b}\n",
-        "tensorMap",
-        "spec.steps[1].tensorMap",
-        "key 'tensorMap'",
-        "schema",
-    ),
-    ("  output:", "  input: {externalInputs: [x]}\n  output:", "input:", "spec.input", "key 'input'", "source"),
-    (
         "name: outlier",
         "name: monitor",
         "monitor\n",
@@ -113,7 +73,7 @@ CASES = [
         "name: ex",
         "spec.steps[4]",
         "step explain has no kind",
-        "add `detector:`",
+        "`detector:`",
     ),
     (
         "      model: {captured: true}\n",
@@ -122,30 +82,6 @@ CASES = [
         "spec.steps[0]",
         "step employment has explainer and model",
         "keep one",
-    ),
-    (
-        "      triggers: [outlier.outputs.outliers, adversarial.outputs.adversarials]\n",
-        "",
-        "name: ex",
-        "spec.steps[4]",
-        "explainer step 'explain' has no triggers",
-        "outliers",
-    ),
-    (
-        "      model: {captured: true}\n",
-        "      model: {captured: true}\n      batch: {size: 3}\n",
-        "batch",
-        "spec.steps[0].batch",
-        "model step 'employment'",
-        "remove `batch`",
-    ),
-    (
-        "      batch: {size: 500}\n",
-        "      triggers: [outlier.outputs.outliers]\n",
-        "triggers",
-        "spec.steps[1].triggers",
-        "detector step 'drift'",
-        "remove `triggers`",
     ),
     (
         "type: tabular,",
@@ -185,7 +121,7 @@ CASES = [
         "other",
         "spec.steps[3].inputs[1]",
         "other.step.x.outputs.t",
-        "own steps",
+        "externalInputs",
     ),
     (
         "employment.outputs.probability",
@@ -204,30 +140,6 @@ CASES = [
         "monitor.inputs",
     ),
     (
-        "employment.outputs.probability",
-        "monitor.inputs.AGEP",
-        "monitor.inputs.",
-        "spec.steps[3].inputs[1]",
-        "monitor.inputs.AGEP",
-        "all of them",
-    ),
-    (
-        "employment.outputs.probability",
-        "employment.inputs",
-        "employment.",
-        "spec.steps[3].inputs[1]",
-        "employment.inputs",
-        "monitor.inputs",
-    ),
-    (
-        "employment.outputs.probability",
-        "drift.outputs.is_drift",
-        "drift.",
-        "spec.steps[3].inputs[1]",
-        "drift.outputs.is_drift",
-        "a model's outputs",
-    ),
-    (
         "outlier.outputs.outliers",
         "outlier.outputs.outlier",
         "outlier.",
@@ -244,46 +156,6 @@ CASES = [
         "is_drift",
     ),
     (
-        "outlier.outputs.outliers",
-        "drift.outputs.is_drift",
-        "drift.",
-        "spec.steps[4].triggers[0]",
-        "drift.outputs.is_drift",
-        "outlier.outputs.outliers",
-    ),
-    (
-        "outlier.outputs.outliers",
-        "outlier.outputs.is_outlier",
-        "outlier.",
-        "spec.steps[4].triggers[0]",
-        "outlier.outputs.is_outlier",
-        "only when rows were flagged",
-    ),
-    (
-        "outlier.outputs.outliers",
-        "outlier",
-        "outlier,",
-        "spec.steps[4].triggers[0]",
-        "outlier",
-        "only when rows were flagged",
-    ),
-    (
-        "outlier.outputs.outliers",
-        "employment.outputs.p",
-        "employment.outputs.p,",
-        "spec.steps[4].triggers[0]",
-        "employment.outputs.p",
-        "outlier.outputs.outliers",
-    ),
-    (
-        "outlier.outputs.outliers",
-        "monitor.inputs",
-        "monitor.inputs, a",
-        "spec.steps[4].triggers[0]",
-        "monitor.inputs",
-        "outlier.outputs.outliers",
-    ),
-    (
         "steps: [drift, outlier]",
         "steps: [drift, outlir]",
         "outlir",
@@ -291,15 +163,47 @@ CASES = [
         "step 'outlir' does not exist",
         "did you mean 'outlier'?",
     ),
-    ("steps: [drift, outlier]", "steps: []", "[]", "spec.output.steps", "`steps` is empty", "remove `output`"),
     (
-        "steps: [drift, outlier]",
-        "steps: [explain]",
-        "explain]",
-        "spec.output.steps[0]",
-        "step 'explain' gives no verdict",
-        "detector steps",
+        "  source: {service: employment, model: employment}\n",
+        "",
+        "true",
+        "spec.steps[0].model.captured",
+        "model 'employment' is not captured",
+        "write spec.source",
     ),
+    (
+        "  output:",
+        "  input: {externalInputs: [x]}\n  output:",
+        "input:",
+        "spec.input",
+        "`source` and `input`",
+        "remove one",
+    ),
+    (
+        "{captured: true}",
+        "{captured: true, timeoutMs: 10}",
+        "timeoutMs",
+        "spec.steps[0].model.timeoutMs",
+        "`timeoutMs` has no effect",
+        "write `url:`",
+    ),
+    (
+        "  output:",
+        "  maxStepRevisits: 3\n  output:",
+        "maxStepRevisits",
+        "spec.maxStepRevisits",
+        "bounds nothing",
+        "allowCycles: true",
+    ),
+    (
+        "  output:",
+        "  passEmptyResponses: true\n  output:",
+        "passEmptyResponses",
+        "spec.passEmptyResponses",
+        "key 'passEmptyResponses'",
+        "remove it",
+    ),
+    ("steps: [drift, outlier]", "steps: []", "[]", "spec.output.steps", "`steps` is empty", "remove `output`"),
     (
         "govern.io/v1alpha1",
         "mlops.seldon.io/v1alpha1",
@@ -328,6 +232,223 @@ def test_each_error_has_its_place_and_fix(
     assert what in problem.what
     assert problem.why
     assert fix in problem.fix
+
+
+#: As above, of the pipeline that is called.
+CALLED_CASES = [
+    ("http://scorer:8080", "http://scorer:8080/v2", "http://scorer", "spec.steps[1].model.url", "it is", "host:port"),
+    (
+        "{url: http://scorer:8080, ",
+        "{",
+        "{inputs",
+        "spec.steps[1].model",
+        "it is neither captured nor called",
+        "`url: http://host:port`",
+    ),
+    (
+        "url: http://scorer:8080,",
+        "captured: true, url: http://scorer:8080,",
+        "{capt",
+        "spec.steps[1].model",
+        "it is captured and called",
+        "keep one",
+    ),
+    ("pkg.clean:rows", "clean", "clean}", "spec.steps[0].transformer.callable", "it is 'clean'", "package.module"),
+    (
+        "datatype: FP32, shape",
+        "datatype: F32, shape",
+        "F32",
+        "spec.steps[1].model.inputs[0].datatype",
+        "it is 'F32'",
+        "write one",
+    ),
+    (
+        "oneOf: [good, bad]",
+        "oneOf: [good, bat]",
+        "bat]",
+        "spec.steps[1].model.oneOf[1]",
+        "output 'bat' is not declared",
+        "did you mean 'bad'?",
+    ),
+    (
+        "{name: bad, datatype: FP32}",
+        "{name: good, datatype: FP32}",
+        "good, datatype: FP32}],",
+        "spec.steps[1].model.outputs[1].name",
+        "tensor 'good' comes twice",
+        "rename",
+    ),
+    (
+        "{name: b}",
+        "{name: a}",
+        "a}]",
+        "spec.steps[2].router.routes[1].name",
+        "route 'a' comes twice",
+        "rename",
+    ),
+    (
+        "{name: a, weight: 9}, {name: b}",
+        "{name: a, weight: 0}, {name: b, weight: 0}",
+        "[{name: a, w",
+        "spec.steps[2].router.routes",
+        "no route is open",
+        "weight",
+    ),
+    (
+        "strategy: weighted",
+        "strategy: thompson",
+        "weight:",
+        "spec.steps[2].router.routes[0].weight",
+        "`weight` has no effect",
+        "remove it",
+    ),
+    (
+        "strategy: weighted",
+        "strategy: weighted, epsilon: 0.2",
+        "epsilon",
+        "spec.steps[2].router.epsilon",
+        "`epsilon` has no effect",
+        "remove it",
+    ),
+    (
+        "strategy: weighted",
+        "strategy: random",
+        "random",
+        "spec.steps[2].router.strategy",
+        "it is 'random'",
+        "correct the value",
+    ),
+    ("[{name: a, weight: 9}, {name: b}]", "[{name: a}]", "[{name: a}]", "spec.steps[2].router.routes", "", ""),
+    (
+        "weights: [2, 1]",
+        "weights: [2, 1, 1]",
+        "[2, 1, 1]",
+        "spec.steps[5].combiner.weights",
+        "3 weights",
+        "one number for each input",
+    ),
+    ("weights: [2, 1]", "weights: [0, 0]", "[0, 0]", "spec.steps[5].combiner.weights", "all weights are 0", "raise"),
+    (
+        "method: weighted",
+        "method: vote",
+        "weights",
+        "spec.steps[5].combiner.weights",
+        "`weights` has no effect",
+        "method: weighted",
+    ),
+    (
+        "triggers: [split.outputs.b]",
+        "triggers: [split.outputs.c]",
+        "split.outputs.c",
+        "spec.steps[4].triggers[0]",
+        "split.outputs.c",
+        "split emits: a, b",
+    ),
+    (
+        "inputs: [scorer.outputs.good]",
+        "inputs: [scorer.outputs.goood]",
+        "scorer.outputs.goood",
+        "spec.steps[3].inputs[0]",
+        "scorer.outputs.goood",
+        "did you mean 'good'?",
+    ),
+    (
+        "triggers: [split.outputs.b]",
+        "triggers: [split.outputs.b, split.outputs.b]",
+        "split.outputs.b]",
+        "spec.steps[4].triggers[1]",
+        "split.outputs.b comes twice",
+        "remove one",
+    ),
+    (
+        "{clean.outputs.rows: x}",
+        "{clean.outputs: x}",
+        "clean.outputs: x",
+        "spec.steps[1].tensorMap.clean.outputs",
+        "clean.outputs",
+        "<step>.outputs.<tensor>",
+    ),
+    (
+        "{clean.outputs.rows: x}",
+        "{split.outputs.a: x}",
+        "split.outputs.a: x",
+        "spec.steps[1].tensorMap.split.outputs.a",
+        "split.outputs.a",
+        "clean.outputs",
+    ),
+    (
+        "externalInputs: [intake.outputs]",
+        "externalInputs: []",
+        "externalInputs",
+        "spec.input.externalInputs",
+        "`externalInputs` is empty",
+        "name a reference",
+    ),
+    (
+        "externalInputs: [intake.outputs], ",
+        "",
+        "{externalTriggers",
+        "spec.input",
+        "`externalInputs` is missing",
+        "add",
+    ),
+    (
+        "externalInputs: [intake.outputs]",
+        "externalInputs: [score.outputs]",
+        "score.outputs]",
+        "spec.input.externalInputs[0]",
+        "score.outputs",
+        "own data",
+    ),
+    (
+        "externalTriggers: [gate.step.open.outputs.go]",
+        "externalTriggers: [gate.open.outputs]",
+        "gate.open",
+        "spec.input.externalTriggers[0]",
+        "gate.open.outputs",
+        "<pipeline>.step.<step>.outputs",
+    ),
+    (
+        "steps: [mean.outputs.score]",
+        "steps: [mean.outputs.scores]",
+        "mean.outputs.scores",
+        "spec.output.steps[0]",
+        "mean.outputs.scores",
+        "did you mean 'score'?",
+    ),
+    (
+        "steps: [mean.outputs.score]",
+        "steps: [mean.inputs]",
+        "mean.inputs",
+        "spec.output.steps[0]",
+        "mean.inputs",
+        "<step>.outputs.<tensor>",
+    ),
+    ("stepsJoin: inner", "stepsJoin: innr", "innr", "spec.output.stepsJoin", "it is 'innr'", "correct the value"),
+    ("joinWindowMs: 50", "joinWindowMs: -1", "-1", "spec.steps[5].joinWindowMs", "it is -1", "correct the value"),
+    ("stepsJoin: inner", "stepsJoins: inner", "stepsJoins", "spec.output.stepsJoins", "unknown key", "'stepsJoin'?"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "at", "field", "what", "fix"), CALLED_CASES)
+def test_each_error_of_a_called_pipeline_has_its_place_and_fix(
+    load: Load, called: str, old: str, new: str, at: str, field: str, what: str, fix: str
+) -> None:
+    assert called.count(old) == 1
+    text = called.replace(old, new)
+    with pytest.raises(PipelineError) as caught:
+        load(text)
+    (problem,) = (one for one in caught.value.problems if one.field == field)
+    before = text[: text.index(at, called.index(old) - len(at))]
+    assert (problem.line, problem.column) == (before.count("\n") + 1, len(before) - before.rfind("\n"))
+    assert (problem.field, what in problem.what, fix in problem.fix) == (field, True, True), str(problem)
+
+
+def test_a_pipeline_that_says_everything_is_right(load: Load, called: str) -> None:
+    (pipeline,) = load(called)
+    assert [step.role for step in pipeline.spec.steps] == [
+        "transformer", "model", "router", "model", "model", "combiner", "explainer"
+    ]  # fmt: skip
 
 
 def test_a_cycle_names_its_path(problems: Problems) -> None:

@@ -20,7 +20,16 @@ def file(tmp_path: Path, good: str) -> Path:
 def test_check_says_ok(file: Path) -> None:
     result = CliRunner().invoke(app, ["check", str(file)])
     assert result.exit_code == 0, result.output
-    assert f"ok {file}: monitor, 5 steps" in result.output
+    assert f"ok {file}: monitor, 5 steps, 0f0926cedb2f, run by govern worker\n" in result.output
+
+
+def test_check_says_of_a_right_pipeline_what_keeps_a_worker_from_running_it(file: Path, called: str) -> None:
+    file.write_text(called)
+    result = CliRunner().invoke(app, ["check", str(file)])
+    assert result.exit_code == 0, result.output
+    assert f"ok {file}: score, 7 steps" in result.output
+    assert "not govern worker: 5:3 spec.input `input` is not run by `govern worker`: a worker reads" in result.output
+    assert "not govern worker: 15:15 spec.steps[1].model.url `url`" in result.output
 
 
 def test_check_lists_every_problem_of_every_file(file: Path, good: str) -> None:
@@ -47,5 +56,24 @@ def test_show_draws_the_graph(file: Path) -> None:
     lines = result.output.splitlines()
     assert lines[0].startswith("monitor.inputs  the inferences of employment/employment")
     assert any("drift · tabular · window 500 rows or 60 s" in line for line in lines)
-    assert any("reads also probability of employment" in line for line in lines)
-    assert any(line.startswith("│   └── explain  explainer · employment-shap") for line in lines)
+    assert any("reads monitor.inputs and employment.outputs.probability" in line for line in lines)
+    assert any("    └── explain  explainer · employment-shap" in line for line in lines)
+
+
+def test_show_draws_joins_routes_and_cycles(file: Path, called: str) -> None:
+    file.write_text(called)
+    result = CliRunner().invoke(app, ["show", str(file)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for words in (
+        "score.inputs  what it is called with",
+        "reads intake.outputs",
+        "when there is gate.step.open.outputs.go",
+        "reads the first of score.inputs, scorer.outputs.bad",
+        "reads clean.outputs (rows as x)",
+        "router · weighted · a 9, b 1 · rolling window 3 rows or 0.01 s",
+        "when there is split.outputs.a",
+        "reads what there is after 0.05 s of one, two",
+        "when there is mean.outputs.score and split.outputs.a",
+        "output  what the pipeline gives",
+    ):
+        assert result.output.count(words) == 1, words

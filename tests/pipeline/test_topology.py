@@ -6,7 +6,7 @@ import pytest
 
 from govern.errors import ConfigError, NotFound
 from govern.pipeline import Pipeline, plan
-from govern.pipeline.references import Reference, detector_kind, parse
+from govern.pipeline.references import Reference, detector_kind, parse, parse_external
 
 Load = Callable[..., list[Pipeline]]
 
@@ -65,6 +65,18 @@ def test_the_digest_covers_content_and_artifacts_but_not_form(load: Load, good: 
     assert planned(load, good, drift="d1").digest != planned(load, good, drift="d2").digest
 
 
+def test_a_pipeline_that_uses_no_later_key_keeps_the_digest_that_its_verdicts_were_recorded_with(
+    load: Load, good: str
+) -> None:
+    recorded = "0f0926cedb2f7dd032f73f88750a7d2979425004e679a60bb8baf3a36d9143fa"  # of the release before those keys
+    assert planned(load, good).digest == recorded
+    told = good.replace("size: 500", "size: 500, rolling: false").replace(
+        "  output:", "  allowCycles: false\n  output:"
+    )
+    assert planned(load, told).digest == recorded
+    assert planned(load, good.replace("size: 500", "size: 500, rolling: true")).digest != recorded
+
+
 @pytest.mark.parametrize(
     ("text", "reference"),
     [
@@ -83,6 +95,24 @@ def test_the_digest_covers_content_and_artifacts_but_not_form(load: Load, good: 
 )
 def test_references(text: str, reference: Reference | None) -> None:
     assert parse(text) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("a", Reference("", "outputs", pipeline="a")),
+        ("a.inputs.x", Reference("", "inputs", "x", pipeline="a")),
+        ("a.step.b", Reference("b", "outputs", pipeline="a")),
+        ("a.step.b.outputs.c.d", Reference("b", "outputs", "c.d", pipeline="a")),
+        ("a.step.", None),
+        ("a.b", None),
+        (".step.b", None),
+        ("", None),
+    ],
+)
+def test_references_to_other_pipelines(text: str, reference: Reference | None) -> None:
+    assert parse_external(text) == reference
+    assert reference is None or parse_external(str(reference)) == reference
 
 
 def test_kinds_of_real_detectors() -> None:

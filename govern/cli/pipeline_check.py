@@ -1,0 +1,64 @@
+"""`govern pipeline check`: everything that is wrong with pipeline files, and who runs those that are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from govern.errors import GovernError
+from govern.pipeline import Pipeline, PipelineError, Problem
+from govern.pipeline.document import Document
+from govern.pipeline.load import load_documents
+from govern.pipeline.topology import digest
+from govern.runtime.vocabulary import RUNTIMES
+
+
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Pipeline files (YAML).")],
+    artifacts: Annotated[bool, typer.Option("--artifacts", help="Fitted artifacts must be there, too.")] = False,
+) -> None:
+    """Say everything that is wrong with pipeline files, each with its line and what to do.
+
+    Of a pipeline that is right it says which command runs it, and what in it keeps the others from running it.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    wrong = 0
+    for file in files:
+        try:
+            found = load_documents(file, artifacts=artifacts)
+        except PipelineError as error:
+            wrong += len(error.problems)
+            for problem in error.problems:
+                _tell(console, problem)
+        except GovernError as error:
+            wrong += 1
+            console.print(f"[bold red]{escape(error.what)}[/]")
+            console.print(f"    why: {escape(error.why)}\n    [green]fix: {escape(error.fix)}[/]")
+        else:
+            for document, pipeline in found:
+                _right(console, document, pipeline)
+    if wrong:
+        console.print(f"[bold red]{wrong} error{'s' if wrong > 1 else ''}[/]")
+        raise typer.Exit(2)
+
+
+def _right(console: Console, document: Document, pipeline: Pipeline) -> None:
+    refused = {command: unrun(document, pipeline) for command, unrun in RUNTIMES.items()}
+    runs = [command for command, problems in refused.items() if not problems]
+    by = f"run by {', '.join(runs)}" if runs else "[yellow]no command of this release runs it[/]"
+    count = f"{len(pipeline.spec.steps)} step{'s' if len(pipeline.spec.steps) > 1 else ''}"
+    console.print(f"[green]ok[/] {escape(str(document.file))}: {pipeline.name}, {count}, {digest(pipeline)[:12]}, {by}")
+    for command, problems in refused.items():
+        for problem in sorted(problems, key=lambda one: (one.line, one.column)):
+            where = f"{problem.line}:{problem.column} {escape(problem.field)}"
+            console.print(f"    [dim]not {command}: {where} {escape(problem.what)}: {escape(problem.why)}[/]")
+
+
+def _tell(console: Console, problem: Problem) -> None:
+    at = f"[bold]{escape(problem.place)}[/] " + (f"[yellow]{escape(problem.field)}[/] " if problem.field else "")
+    console.print(f"{at}[bold red]{escape(problem.what)}[/]")
+    console.print(f"    why: {escape(problem.why)}\n    [green]fix: {escape(problem.fix)}[/]")

@@ -1,0 +1,1 @@
+"""The rules of a pipeline, one noun each; `govern.pipeline.check` applies them."""

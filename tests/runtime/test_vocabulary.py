@@ -1,0 +1,286 @@
+"""A worker refuses, at its place, all that it does not run, and runs the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from govern.pipeline import PipelineError, Problem
+from govern.pipeline import spec as models
+from govern.pipeline.load import load_documents
+from govern.runtime import vocabulary
+from govern.runtime.loader import load
+from govern.schema import Feature, FeatureSchema
+from tests.pipeline.conftest import CALLED, GOOD, kinds
+from tests.runtime.conftest import Fitted
+
+#: (text to replace, replacement, text at whose place the refusal is, field, what, why, fix).
+CASES = [
+    (
+        "  output:",
+        "  allowCycles: true\n  output:",
+        "allowCycles",
+        "spec.allowCycles",
+        "`allowCycles`",
+        "without cycles",
+        "remove it",
+    ),
+    (
+        "  output:",
+        "  dataflow: {cleanTopicsOnDelete: true}\n  output:",
+        "dataflow",
+        "spec.dataflow",
+        "`dataflow`",
+        "no topics of its own",
+        "govern topics",
+    ),
+    (
+        "batch: {size: 500}",
+        "batch: {size: 500, rolling: true}",
+        "rolling",
+        "spec.steps[1].batch.rolling",
+        "`rolling`",
+        "tumbling",
+        "remove it",
+    ),
+    (
+        "batch: {size: 10, windowMs: 50}",
+        "inputsJoinType: any",
+        "inputsJoinType",
+        "spec.steps[3].inputsJoinType",
+        "`inputsJoinType`",
+        "one inference",
+        "remove it",
+    ),
+    (
+        "batch: {size: 10, windowMs: 50}",
+        "joinWindowMs: 5",
+        "joinWindowMs",
+        "spec.steps[3].joinWindowMs",
+        "`joinWindowMs`",
+        "one inference",
+        "remove it",
+    ),
+    (
+        "batch: {size: 10, windowMs: 50}",
+        "tensorMap: {employment.outputs.probability: p}",
+        "tensorMap",
+        "spec.steps[3].tensorMap",
+        "`tensorMap`",
+        "schema",
+        "name the features",
+    ),
+    (
+        "      triggers: [outlier.outputs.outliers, adversarial.outputs.adversarials]\n",
+        "      triggers: [outlier.outputs.outliers, adversarial.outputs.adversarials]\n      triggersJoinType: inner\n",
+        "triggersJoinType",
+        "spec.steps[4].triggersJoinType",
+        "`triggersJoinType`",
+        "any of its triggers",
+        "remove it",
+    ),
+    (
+        "      triggers: [outlier.outputs.outliers, adversarial.outputs.adversarials]\n",
+        "",
+        "name: ex",
+        "spec.steps[4]",
+        "explainer step 'explain' has no triggers",
+        "flagged rows only",
+        "outliers",
+    ),
+    (
+        "      model: {captured: true}\n",
+        "      model: {captured: true}\n      batch: {size: 3}\n",
+        "batch",
+        "spec.steps[0].batch",
+        "model step 'employment'",
+        "only detectors",
+        "remove `batch`",
+    ),
+    (
+        "      batch: {size: 500}\n",
+        "      triggers: [outlier.outputs.outliers]\n",
+        "triggers",
+        "spec.steps[1].triggers",
+        "detector step 'drift'",
+        "only explainers",
+        "remove `triggers`",
+    ),
+    (
+        "employment.outputs.probability",
+        "monitor.inputs.AGEP",
+        "monitor.inputs.",
+        "spec.steps[3].inputs[1]",
+        "monitor.inputs.AGEP",
+        "all features",
+        "monitor.inputs",
+    ),
+    (
+        "employment.outputs.probability",
+        "employment.inputs",
+        "employment.",
+        "spec.steps[3].inputs[1]",
+        "employment.inputs",
+        "not what a step was",
+        "monitor.inputs",
+    ),
+    (
+        "employment.outputs.probability",
+        "drift.outputs.is_drift",
+        "drift.",
+        "spec.steps[3].inputs[1]",
+        "drift.outputs.is_drift",
+        "no outputs of a detector step to a detector step",
+        "a model's outputs",
+    ),
+    (
+        "inputs: [monitor.inputs]\n      triggers",
+        "inputs: [outlier.outputs.outliers]\n      triggers",
+        "outlier.",
+        "spec.steps[4].inputs[0]",
+        "outlier.outputs.outliers",
+        "triggered by flagged rows",
+        "write triggers: [outlier.outputs.outliers]",
+    ),
+    (
+        "outlier.outputs.outliers",
+        "drift.outputs.is_drift",
+        "drift.",
+        "spec.steps[4].triggers[0]",
+        "drift.outputs.is_drift",
+        "never flags single rows",
+        "outlier.outputs.outliers",
+    ),
+    (
+        "outlier.outputs.outliers",
+        "outlier.outputs.is_outlier",
+        "outlier.",
+        "spec.steps[4].triggers[0]",
+        "outlier.outputs.is_outlier",
+        "for every window",
+        "only when rows were flagged",
+    ),
+    (
+        "outlier.outputs.outliers",
+        "employment.outputs.p",
+        "employment.outputs.p,",
+        "spec.steps[4].triggers[0]",
+        "employment.outputs.p",
+        "never flags single rows",
+        "outlier.outputs.outliers",
+    ),
+    (
+        "outlier.outputs.outliers",
+        "monitor.inputs",
+        "monitor.inputs, a",
+        "spec.steps[4].triggers[0]",
+        "monitor.inputs",
+        "flagged rows only",
+        "outlier.outputs.outliers",
+    ),
+    (
+        "steps: [drift, outlier]",
+        "steps: [explain]",
+        "explain]",
+        "spec.output.steps[0]",
+        "step 'explain' gives no verdict",
+        "verdicts",
+        "detector steps",
+    ),
+    (
+        "steps: [drift, outlier]",
+        "steps: [drift.outputs.is_drift]",
+        "drift.outputs.is_drift",
+        "spec.output.steps[0]",
+        "drift.outputs.is_drift",
+        "verdicts whole",
+        "write drift",
+    ),
+    (
+        "steps: [drift, outlier]",
+        "steps: [drift, outlier], stepsJoin: inner",
+        "stepsJoin",
+        "spec.output.stepsJoin",
+        "`stepsJoin`",
+        "on their own",
+        "remove it",
+    ),
+]
+
+
+def refused(folder: Path, text: str) -> list[Problem]:
+    schema = FeatureSchema(format_version=1, model="m", features=(Feature(name="a", kind="numeric"),))
+    (folder / "schema.yaml").write_text(schema.to_yaml())
+    (folder / "p.yaml").write_text(text)
+    ((document, pipeline),) = load_documents(folder / "p.yaml", kinds=kinds)
+    return vocabulary.unrun(document, pipeline, kinds=kinds)
+
+
+@pytest.mark.parametrize(("old", "new", "at", "field", "what", "why", "fix"), CASES)
+def test_each_refusal_has_its_place_reason_and_fix(
+    tmp_path: Path, old: str, new: str, at: str, field: str, what: str, why: str, fix: str
+) -> None:
+    assert GOOD.count(old) == 1
+    text = GOOD.replace(old, new)
+    (problem,) = refused(tmp_path, text)
+    before = text[: text.index(at, GOOD.index(old) - 100)]
+    assert (problem.line, problem.column) == (before.count("\n") + 1, len(before) - before.rfind("\n"))
+    assert problem.field == field
+    assert (what in problem.what, why in problem.why, fix in problem.fix) == (True, True, True), str(problem)
+
+
+def test_a_called_pipeline_is_refused_key_by_key(tmp_path: Path) -> None:
+    step = "spec.steps[{}].{}".format
+    assert [problem.field for problem in refused(tmp_path, CALLED)] == [
+        "spec.allowCycles",
+        "spec.dataflow",
+        "spec.input",
+        "spec.maxStepRevisits",
+        "spec.output.joinWindowMs",
+        "spec.output.stepsJoin",
+        "spec.output.tensorMap",
+        step(0, "inputsJoinType"),
+        step(0, "transformer"),
+        step(1, "tensorMap"),
+        step(1, "model.url"),
+        step(1, "inputs[0]"),
+        step(2, "router"),
+        step(2, "batch.rolling"),
+        step(3, "model.url"),
+        step(3, "triggers"),
+        step(3, "inputs[0]"),
+        step(4, "model.url"),
+        step(4, "triggers"),
+        step(4, "inputs[0]"),
+        step(5, "combiner"),
+        step(5, "inputsJoinType"),
+        step(5, "joinWindowMs"),
+        step(6, "triggersJoinType"),
+        step(6, "triggers[0]"),
+        step(6, "triggers[1]"),
+        "spec.output.steps[0]",
+    ]
+
+
+def test_what_asks_for_nothing_else_than_a_worker_does_is_run(tmp_path: Path) -> None:
+    text = GOOD.replace("batch: {size: 500}", "batch: {size: 500, rolling: false}\n      inputsJoinType: outer")
+    text = text.replace("batch: {size: 10, windowMs: 50}", "inputsJoinType: inner")
+    text = text.replace("{captured: true}", "{captured: true, outputs: [{name: probability, datatype: FP64}]}")
+    assert refused(tmp_path, text + "  allowCycles: false\n") == []
+
+
+def test_a_later_key_of_the_vocabulary_is_run_declared_or_refused() -> None:
+    """What a new key of the specification would need, lest a worker ignores it."""
+    known = {*vocabulary.REFUSED, *vocabulary.DECLARATIONS, *vocabulary.OF_URL}
+    sections = (models.PipelineSpec, models.Step, models.Batch, models.ModelSpec, models.Output)
+    later = {(one, one.model_fields[name].alias or name) for one in sections for name in one.added}
+    assert later == known
+
+
+def test_a_worker_that_is_given_such_a_file_says_so_and_loads_nothing(fitted: Fitted, tmp_path: Path) -> None:
+    file = fitted.write(tmp_path / "pipeline", "default")
+    file.write_text(file.read_text().replace("{size: 300, ", "{rolling: true, size: 300, "))
+    with pytest.raises(PipelineError, match=r"spec\.steps\[1\]\.batch\.rolling: `rolling` is not run") as caught:
+        load(file)
+    assert [problem.place for problem in caught.value.problems] == [f"{file}:14:15"]
