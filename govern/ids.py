@@ -22,7 +22,6 @@ class Ids:
 
     def __init__(self) -> None:
         self._tails: list[str] = []
-        self._parents: list[str] = []
         self._millis = -1
         self._head = ""
 
@@ -39,12 +38,6 @@ class Ids:
             digits = f"{millis & 0xFFFF_FFFF_FFFF:012x}"
             self._millis, self._head = millis, f"{digits[:8]}-{digits[8:]}-"
         return self._head + self._tails.pop()
-
-    def traceparent(self) -> str:
-        """A new trace, as the header `traceparent` names it."""
-        if not self._parents:
-            self._parents = [f"00-{each[:32]}-{each[32:]}-01" for each in _noise(24)]
-        return self._parents.pop()
 
 
 def _noise(size: int) -> list[str]:

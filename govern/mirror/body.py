@@ -44,7 +44,7 @@ class Body:
         limit: longest prefix to keep.
         hold: of an exchange that may yet be left out: its parts are held as they came, and hashed only if it is kept.
         digest_later: a body that is all there needs no digest yet: whoever takes the record out of the spool makes it
-            of the same bytes, in another process (`captured.digested`).
+            of the same bytes, in another process (`seen.inference`).
     """
 
     __slots__ = ("_digest", "_digest_later", "_held_bytes", "_hold", "_parts", "_room", "cut", "size")
@@ -88,26 +88,35 @@ class Body:
             self._hold.give_back(self._held_bytes)
             self._hold = None
 
+    def prefix(self) -> bytes:
+        """What is kept."""
+        return b"".join(self._parts)
+
+    def digest(self) -> str:
+        """SHA-256, hex, of the whole body; "" when that is left for later, and all of it is kept."""
+        if self._digest is not None:
+            return self._digest.hexdigest()
+        return "" if self._digest_later else hashlib.sha256(self.prefix()).hexdigest()
+
     def payload(self, headers: Headers, kept: Sequence[bytes]) -> Payload:
         """
         Args:
             headers: names in lower case.
             kept: the names of those that the record keeps.
         """
-        body = b"".join(self._parts)
-        digest = ""
-        if self._digest is not None:
-            digest = self._digest.hexdigest()
-        elif not self._digest_later:
-            digest = hashlib.sha256(body).hexdigest()
-        return Payload(
-            content_type=text(headers.get(b"content-type", b""), TYPE_BYTES_MAX),
-            content_encoding=text(headers.get(b"content-encoding", b""), TYPE_BYTES_MAX),
-            body=body,
-            size=self.size,
-            sha256=digest,
-            headers=_kept(headers, kept),
-        )
+        return payload_of(headers, kept, body=self.prefix(), size=self.size, sha256=self.digest())
+
+
+def payload_of(headers: Headers, kept: Sequence[bytes], *, body: bytes, size: int, sha256: str) -> Payload:
+    """One side of a record; `headers` and `kept` as of `Body.payload`."""
+    return Payload(
+        content_type=text(headers.get(b"content-type", b""), TYPE_BYTES_MAX),
+        content_encoding=text(headers.get(b"content-encoding", b""), TYPE_BYTES_MAX),
+        body=body,
+        size=size,
+        sha256=sha256,
+        headers=_kept(headers, kept),
+    )
 
 
 def text(value: bytes, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""What a frame of the spool holds: an inference, or feedback that somebody else's logger sent.
+"""What a frame of the spool holds: an exchange, an inference, or feedback that somebody else's logger sent.
 
 Feedback travels as an inference does, so that nothing that kills a process loses or repeats it, but under an agent of
 its own: `seq` counts the inferences of an agent, and feedback is none.
@@ -6,15 +6,13 @@ its own: `seq` counts the inferences of an agent, and feedback is none.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import msgspec
 
-from govern.record import Capture, Feedback, Inference, Payload
+from govern.mirror.seen import Seen, inference
+from govern.record import Capture, Feedback, Inference
 
-#: msgpack's fixarray of two: an inference is a map.
-_ARRAY_OF_2: Final = 0x92
 #: What is kept of a label that is no single value.
 LABEL_CHARS_MAX: Final = 4096
 
@@ -46,29 +44,21 @@ Captured = Inference | CapturedFeedback
 
 _inference: Final = msgspec.msgpack.Decoder(Inference).decode
 _feedback: Final = msgspec.msgpack.Decoder(CapturedFeedback).decode
+_seen: Final = msgspec.msgpack.Decoder(Seen).decode
+#: The first bytes of msgpack's arrays of so many elements: an inference is a map.
+_FEEDBACK: Final = bytes([0x90 + len(CapturedFeedback.__struct_fields__)])
+_SEEN: Final = bytes([0x90 + len(Seen.__struct_fields__)])
 
 
 def decode(payload: bytes) -> Captured:
     """What a frame's payload holds.
 
     Raises:
-        msgspec.DecodeError: neither of the two.
+        msgspec.DecodeError: none of the three.
     """
-    if payload[:1] == bytes([_ARRAY_OF_2]):
+    first = payload[:1]
+    if first == _SEEN:
+        return inference(_seen(payload))
+    if first == _FEEDBACK:
         return _feedback(payload)
     return _inference(payload)
-
-
-def digested(record: Inference) -> Inference:
-    """The record with the digests that its capture left for later: those of bodies that are all there."""
-    request = record.request if "request" in record.missing else _digested(record.request)
-    response = record.response if "response" in record.missing else _digested(record.response)
-    if request is record.request and response is record.response:
-        return record
-    return msgspec.structs.replace(record, request=request, response=response)
-
-
-def _digested(payload: Payload) -> Payload:
-    if payload.sha256 or len(payload.body) < payload.size:
-        return payload
-    return msgspec.structs.replace(payload, sha256=hashlib.sha256(payload.body).hexdigest())

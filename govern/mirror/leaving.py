@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from govern.mirror.captured import Captured, CapturedFeedback, decode, digested
+from govern.mirror.captured import Captured, CapturedFeedback, decode
 from govern.mirror.cipher import FrameCipher, known_key
 from govern.mirror.config import MirrorConfig
 from govern.mirror.redaction.redactor import Redactor
@@ -49,7 +49,7 @@ class Leaving:
             return record
         if isinstance(record, CapturedFeedback):
             return self.redactor.of_feedback(record)
-        return self.redactor.of(digested(record))
+        return self.redactor.of(record)
 
     def forget(self, agent: str) -> None:
         self._ciphers.pop(agent, None)

@@ -1,4 +1,4 @@
-"""From an exchange of bytes to an `Inference` in the spool.
+"""From an exchange of bytes to a frame in the spool.
 
 Everything here may run on the path of somebody's request: no call waits, and no failure leaves this module. A
 failure costs the record, which is counted as dropped, and a line in the log.
@@ -7,7 +7,6 @@ failure costs the record, which is counted as dropped, and a line in the log.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +16,17 @@ import msgspec
 
 from govern.ids import Ids
 from govern.mirror.agent import AgentInfo, agent_name
-from govern.mirror.body import Body, Headers, Hold, text
+from govern.mirror.body import Body, Headers, Hold
 from govern.mirror.cipher import FrameCipher, needed_key
-from govern.mirror.config import MirrorConfig
+from govern.mirror.config import RECORD_OVERHEAD_BYTES, MirrorConfig
 from govern.mirror.rules import NOTHING_SAID, Route, Rules, Said
 from govern.mirror.sampling import Fate
+from govern.mirror.seen import ID_BYTES_MAX, Seen, Side, inference, request_id
 from govern.mirror.spool import SpoolWriter
-from govern.record import SCHEMA_VERSION, Capture, Inference
+from govern.record import Capture
 
 _log: Final = logging.getLogger(__name__)
 
-#: W3C Trace Context, section 3.2; version ff is forbidden, all-zero ids are invalid.
-_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-#: Bounds on what a caller can put into a record beside the bodies (see also `body`); together far below
-#: RECORD_OVERHEAD_BYTES.
-_ID_BYTES_MAX: Final = 1024
 #: A log line for the first failure and every thousandth: a failure per request must not flood the log.
 _LOG_EVERY: Final = 1000
 
@@ -40,10 +35,11 @@ class Exchange:
     """One inference as it passes. The carrier of the traffic tells what it sees, in order, and then `finish`.
 
     No method raises, and `finish` counts the inference exactly once, whatever happened before, as long as the spool is
-    open.
+    open. Little is done here, and little of that in Python: between two requests a processor forgets all of it.
     """
 
     __slots__ = (
+        "_answer",
         "_broken",
         "_finished",
         "_grpc_status",
@@ -52,48 +48,55 @@ class Exchange:
         "_recorder",
         "_request",
         "_response",
-        "_response_headers",
         "_route",
         "_rules",
+        "_said_id",
         "_sampled",
         "_status",
         "_t_request",
+        "_whole_bytes",
         "id",
-        "request_id",
     )
 
     def __init__(self, recorder: Recorder, route: Route, headers: Headers, *, said_id: bytes, t_request: int) -> None:
         rules = recorder.rules
+        wanted = rules.wanted_headers
         self._recorder = recorder
         self._rules = rules
+        self._route = route
         self._t_request = t_request
-        self._finished = False
-        self._broken = False
+        self._finished = self._broken = self._open = False
+        self._sampled = True
         self._status = 0
         self._grpc_status = ""
+        self._said_id = said_id
+        self._headers = {name: headers[name] for name in headers.keys() & wanted}
+        self._answer: dict[bytes, bytes] = {}
+        #: A body that came in one part, or observed in many.
+        self._request: bytes | Body = b""
+        self._response: bytes | Body = b""
+        #: The longest body that may be kept as one part.
+        self._whole_bytes = recorder.body_bytes
         self.id = recorder.ids.uuid7(t_request)
-        self.request_id = text(said_id, _ID_BYTES_MAX) or self.id
-        for name in rules.id_headers:
-            value = headers.get(name)
-            if value:
-                self.request_id = text(value, _ID_BYTES_MAX)
-                break
-        fate = route.shares.fate(self.request_id)
-        self._sampled = fate is not Fate.LEFT_OUT
-        #: Kept only if it fails.
-        self._open = fate is Fate.OPEN
-        if self._sampled:
-            limit, hold = recorder.config.body_bytes, recorder.hold if self._open else None
-            self._route = route
-            self._headers = headers
-            self._response_headers: Headers = {}
-            self._request = Body(limit, hold, digest_later=True)
-            self._response = Body(limit, hold, digest_later=True)
+        if route.shares.rate < 1:
+            fate = route.shares.fate(self.request_id)
+            self._sampled = fate is not Fate.LEFT_OUT
+            if fate is Fate.OPEN:  # kept only if it fails
+                self._open = True
+                self._whole_bytes = -1
+
+    @property
+    def request_id(self) -> str:
+        """How the caller knows the request; `id` where nothing says so."""
+        return request_id(self._headers, self._rules.id_headers, said=self._said_id, otherwise=self.id)
 
     def request_body(self, data: bytes) -> None:
-        if self._sampled:
+        if data and self._sampled:
             try:
-                self._request.feed(data)
+                if self._request == b"" and len(data) <= self._whole_bytes:
+                    self._request = data
+                else:
+                    self._request = self._fed(self._request, data)
             except Exception:  # noqa: BLE001 - a failure of capture must never reach the traffic
                 self._broken = True
 
@@ -105,12 +108,19 @@ class Exchange:
         """
         self._status = status
         self._grpc_status = grpc_status
-        self._response_headers = headers
+        wanted = self._rules.wanted_headers
+        try:
+            self._answer = {name: headers[name] for name in headers.keys() & wanted}
+        except Exception:  # noqa: BLE001 - as above
+            self._broken = True
 
     def response_body(self, data: bytes) -> None:
-        if self._sampled:
+        if data and self._sampled:
             try:
-                self._response.feed(data)
+                if self._response == b"" and len(data) <= self._whole_bytes:
+                    self._response = data
+                else:
+                    self._response = self._fed(self._response, data)
             except Exception:  # noqa: BLE001 - as above
                 self._broken = True
 
@@ -128,60 +138,53 @@ class Exchange:
             if not self._sampled:
                 recorder.spool.count_sampled_out()
                 return
-            failed = bool(error) or self._status >= self._rules.error_status
+            failed = error != "" or self._status >= self._rules.error_status
             if self._open:
-                self._request.release()
-                self._response.release()
+                for body in (self._request, self._response):
+                    if isinstance(body, Body):
+                        body.release()
                 if not failed:
                     recorder.spool.count_sampled_out()
                     return
             if self._broken:
                 raise RuntimeError("a body could not be observed")
-            recorder.spool.append(recorder.encode(self._record(error, failed=failed)))
+            recorder.keep(self._seen(error, failed=failed))
         except Exception as failure:  # noqa: BLE001 - as above
             recorder.lose(failure)
 
-    def _record(self, error: str, *, failed: bool) -> Inference:
-        recorder, config, route, headers = self._recorder, self._recorder.config, self._route, self._headers
-        kept = self._rules.kept_headers
-        told = headers.get(b"traceparent")
-        parent = told[:55].decode() if told and _TRACEPARENT.fullmatch(told) else recorder.ids.traceparent()
-        truncated: tuple[str, ...] = ()
-        if self._request.cut or self._response.cut:
-            truncated = tuple(
-                side for side, body in (("request", self._request), ("response", self._response)) if body.cut
-            )
-        answer = self._response_headers
-        return Inference(
-            schema_version=SCHEMA_VERSION,
-            id=self.id,
-            request_id=self.request_id,
-            traceparent=parent,
-            namespace=config.namespace,
-            service=config.service,
-            model=route.model,
-            revision=route.version,
-            endpoint=config.endpoint,
-            protocol=route.protocol,
-            t_request=self._t_request,
-            t_response=recorder.clock(),
-            status_code=self._status,
-            request=self._request.payload(headers, kept),
-            response=self._response.payload(answer, kept),
-            error=error,
-            sampling=route.sampling_failed if failed else route.sampling,
-            truncated=truncated,
-            synthetic=is_synthetic(headers),
-            capture=Capture(
-                agent=recorder.spool.info.agent,
-                pod=config.pod,
-                seq=recorder.spool.next_seq,
-                dropped_before=recorder.spool.dropped,
-                source=recorder.source,
-            ),
-            path=route.path,
-            grpc_status=self._grpc_status,
+    def _fed(self, before: bytes | Body, data: bytes) -> Body:
+        if isinstance(before, Body):
+            body = before
+        else:
+            body = Body(self._recorder.body_bytes, self._recorder.hold if self._open else None, digest_later=True)
+            body.feed(before)
+        body.feed(data)
+        return body
+
+    def _seen(self, error: str, *, failed: bool) -> Seen:
+        recorder = self._recorder
+        spool = recorder.spool
+        return Seen(
+            self._route.common,
+            self.id,
+            self._said_id,
+            self._t_request,
+            recorder.clock(),
+            self._status,
+            self._grpc_status,
+            error,
+            failed,
+            spool.next_seq,
+            spool.dropped,
+            _side(self._headers, self._request),
+            _side(self._answer, self._response),
         )
+
+
+def _side(headers: dict[bytes, bytes], body: bytes | Body) -> Side:
+    if isinstance(body, bytes):
+        return Side(headers, body, len(body))
+    return Side(headers, body.prefix(), body.size, body.digest())
 
 
 class Recorder:
@@ -199,10 +202,14 @@ class Recorder:
         self.spool = spool
         self.clock = clock
         self.source = source
-        self.rules = Rules(config)
+        self.body_bytes = config.body_bytes
         self.hold = Hold(config.sampling.held_bytes)
         self.ids = Ids()
-        self.encode = msgspec.msgpack.Encoder().encode
+        self._capture = Capture(agent=spool.info.agent, pod=config.pod, source=source)
+        self.rules = Rules(config, self._capture)
+        self._encode = msgspec.msgpack.Encoder().encode
+        #: An exchange with more in its headers than a record has room for is longer, and made into a record at once.
+        self._frame_bytes = 2 * config.body_bytes + RECORD_OVERHEAD_BYTES
         self._failures = 0
 
     def begin(
@@ -222,7 +229,8 @@ class Recorder:
                 return None
             if said is not NOTHING_SAID:
                 route = self.rules.completed(route, said)
-            return Exchange(self, route, headers, said_id=said.id, t_request=t_request or self.clock())
+            said_id = said.id[:ID_BYTES_MAX]
+            return Exchange(self, route, headers, said_id=said_id, t_request=t_request or self.clock())
         except Exception as failure:  # noqa: BLE001 - a failure of capture must never reach the traffic
             self.lose(failure)
             return None
@@ -232,7 +240,14 @@ class Recorder:
 
         From any thread: it puts one whole object into the place of another.
         """
-        self.rules = Rules(config)
+        self.rules = Rules(config, self._capture)
+
+    def keep(self, seen: Seen) -> None:
+        """Put an exchange into the spool."""
+        frame = self._encode(seen)
+        if len(frame) > self._frame_bytes:
+            frame = self._encode(inference(seen))
+        self.spool.append(frame)
 
     def refused(self, standing: bool) -> None:
         """Show whether the configuration file, as it is now, is refused."""
@@ -297,8 +312,3 @@ def open_spool(
         cipher=None if key is None else FrameCipher(key, info.agent),
         on_segment=on_segment,
     )
-
-
-def is_synthetic(headers: Headers) -> bool:
-    """Traffic made by explainers or probes, never shown to a detector."""
-    return headers.get(b"govern-synthetic") == b"1" or headers.get(b"seldon-skip-logging", b"").lower() == b"true"

@@ -11,13 +11,17 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from govern.mirror.body import PATH_BYTES_MAX, TYPE_BYTES_MAX, text
 from govern.mirror.config import MirrorConfig
 from govern.mirror.sampling import Shares, shares
-from govern.record import Sampling
+from govern.mirror.seen import Common, wanted_headers
+from govern.record import Capture
 
 #: Paths whose rule is remembered: a pod serves a few models.
 _PATHS_REMEMBERED: Final = 1024
+_NOBODY: Final = Capture()
 
 
 class Route(NamedTuple):
@@ -29,9 +33,8 @@ class Route(NamedTuple):
     shares: Shares
     #: As a record says it.
     path: str
-    #: What its records say of their sampling, and those of requests that failed.
-    sampling: Sampling
-    sampling_failed: Sampling
+    #: What all its records have in common: a `Common`, encoded.
+    common: msgspec.Raw
 
 
 class Said(NamedTuple):
@@ -46,15 +49,21 @@ NOTHING_SAID: Final = Said()
 
 
 class Rules:
-    """The rules of one configuration."""
+    """The rules of one configuration.
 
-    def __init__(self, config: MirrorConfig) -> None:
+    Args:
+        capture: who captures by them, as the records say it.
+    """
+
+    def __init__(self, config: MirrorConfig, capture: Capture = _NOBODY) -> None:
         self.kept_headers = tuple(name.encode("latin-1") for name in config.headers)
         self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
+        self.wanted_headers = wanted_headers((*self.kept_headers, *self.id_headers))
         self.error_status = config.sampling.error_status
         self.route = lru_cache(_PATHS_REMEMBERED)(self._find)
         self._known = lru_cache(_PATHS_REMEMBERED)(self._route)
         self._config = config
+        self._capture = capture
         self._rules = tuple((rule.method.encode(), re.compile(rule.path.encode()), rule) for rule in config.rules)
 
     def shares(self, service: str, model: str) -> Shares:
@@ -78,8 +87,23 @@ class Rules:
         return None
 
     def _route(self, protocol: str, model: str, version: str, path: str) -> Route:
-        fates = self.shares(self._config.service, model)
-        return Route(protocol, model, version, fates, path, fates.label(failed=False), fates.label(failed=True))
+        config = self._config
+        fates = self.shares(config.service, model)
+        common = Common(
+            namespace=config.namespace,
+            service=config.service,
+            model=model,
+            revision=version,
+            endpoint=config.endpoint,
+            protocol=protocol,
+            path=path,
+            sampling=fates.label(failed=False),
+            sampling_failed=fates.label(failed=True),
+            kept_headers=self.kept_headers,
+            id_headers=self.id_headers,
+            capture=self._capture,
+        )
+        return Route(protocol, model, version, fates, path, msgspec.Raw(msgspec.msgpack.encode(common)))
 
 
 def _name(group: bytes | None) -> str:

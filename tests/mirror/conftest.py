@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from govern.mirror import folder
-from govern.mirror.captured import digested
+from govern.mirror.captured import decode
 from govern.mirror.config import MirrorConfig
 from govern.mirror.inspect import InspectedSegment, inspect_segments
 from govern.mirror.proxy import Proxy
@@ -63,7 +62,9 @@ def segment_files(spool: Path) -> list[Path]:
 
 
 def record(frame: Frame) -> Inference:
-    return digested(msgspec.msgpack.decode(frame.payload, type=Inference))
+    found = decode(frame.payload)
+    assert isinstance(found, Inference)
+    return found
 
 
 def _left_by_a_kill(segment: InspectedSegment) -> list[Frame]:

@@ -13,13 +13,11 @@ import pytest
 
 from govern.errors import Unavailable
 from govern.mirror.body import Body, Hold
-from govern.mirror.captured import digested
-from govern.mirror.config import MirrorConfig
+from govern.mirror.config import RECORD_OVERHEAD_BYTES, MirrorConfig
 from govern.mirror.folder import held_bytes
-from govern.mirror.inspect import inspect_agents
+from govern.mirror.inspect import inspect_agents, inspect_segments
 from govern.mirror.recorder import Exchange, Recorder, open_recorder
 from govern.mirror.sampling import Fate, Shares
-from govern.record import Inference, Payload
 from tests.mirror.conftest import BODY_BYTES, SEGMENT_BYTES, records, segment_files, until
 
 INFER = b"/v2/models/income/infer"
@@ -190,6 +188,31 @@ def test_text_of_a_caller_takes_no_more_than_its_room_in_a_record(make_config: M
     assert len(found.request.content_type.encode()) <= 512
 
 
+def test_headers_that_no_record_has_room_for_make_no_longer_frame(make_config: MakeConfig, spool_dir: Path) -> None:
+    config = make_config(headers=["x-a", "x-b", "x-c"])
+    recorder = open_recorder(config)
+    long = dict.fromkeys(("x_a", "x_request_id", "content_type", "traceparent"), "v" * 60000)
+    play(recorder, x_b="kept", x_c="w" * 2000, **long)
+    assert recorder.spool.counts == (1, 0, 0)
+    recorder.close()
+    (found,) = records([spool_dir])
+    assert found.request.headers == {"x-b": "kept", "x-c": "w" * 2000}
+    assert (found.request_id, found.request.content_type) == ("v" * 1024, "v" * 512)
+    (segment,) = inspect_segments([spool_dir])
+    (frame,) = segment.frames()
+    assert frame.stop - frame.start < 2 * BODY_BYTES + RECORD_OVERHEAD_BYTES
+
+
+def test_the_record_of_a_frame_is_the_same_whenever_it_is_made(make_config: MakeConfig, spool_dir: Path) -> None:
+    recorder = open_recorder(make_config())
+    play(recorder, body=b"{}")
+    recorder.close()
+    first, again = records([spool_dir]) + records([spool_dir])
+    assert first == again
+    assert first.request.sha256 == hashlib.sha256(b"{}").hexdigest()
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", first.traceparent)
+
+
 def test_sampling_is_by_request_id_and_the_same_everywhere(make_config: MakeConfig, spool_dir: Path) -> None:
     ids = [f"id-{number}" for number in range(2000)]
     chosen = {name for name in ids if Shares(0.25, 0.25).fate(name) is Fate.KEPT}
@@ -254,10 +277,7 @@ def test_a_body_has_its_digest_however_it_comes(piece: int, limit: int, held: bo
     assert body.cut == (limit < len(whole))
     digest = hashlib.sha256(whole).hexdigest()
     assert found.sha256 == ("" if later and not body.cut else digest)
-    empty = hashlib.sha256(b"").hexdigest()
-    both = digested(Inference(request=found, response=Payload()))
-    assert (both.request.sha256, both.response.sha256) == (digest, empty)
-    assert digested(Inference(request=found, missing=("response",))).response == Payload()
+    assert body.digest() == found.sha256
 
 
 def test_a_share_of_the_errors_and_a_status_of_ones_own(make_config: MakeConfig, spool_dir: Path) -> None:

@@ -14,7 +14,7 @@ from govern.codecs import open_inference_pb2 as oip
 from govern.mirror.body import Body, Headers, text
 from govern.mirror.config import MirrorConfig
 from govern.mirror.join import Side
-from govern.mirror.recorder import is_synthetic
+from govern.mirror.seen import is_synthetic
 from govern.mirror.seldon.topics import Kind, Stream
 from govern.record import Payload
 

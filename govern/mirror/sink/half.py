@@ -17,7 +17,7 @@ import msgspec
 from govern.ids import derived_id
 from govern.mirror.body import Headers, text
 from govern.mirror.config import MirrorConfig
-from govern.mirror.recorder import is_synthetic
+from govern.mirror.seen import is_synthetic
 from govern.mirror.sink.event import Attributes, MalformedEvent, time_ns
 from govern.record import Payload
 from govern.telemetry.tracing import context_of
