@@ -13,6 +13,7 @@ import typer
 from govern.errors import ConfigError, MissingExtra
 from govern.mirror.config import MirrorConfig, load_with_sources
 from govern.mirror.effective import as_yaml
+from govern.mirror.slices import ask_for_slices
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file; its fields: govern mirror schema")
@@ -54,13 +55,18 @@ def require_bus(settings: MirrorConfig) -> None:
         raise ConfigError("bus", why="the shipper needs one", fix="set GOVERN_BUS, --bus or `bus:` in the file")
 
 
-def run(main: Coroutine[object, object, None]) -> None:
-    """Run the main task of a process that carries traffic or ships."""
+def run(main: Coroutine[object, object, None], *, slice_ns: int) -> None:
+    """Run the main task of a process that carries traffic or ships.
+
+    Args:
+        slice_ns: how long others may have to wait for it (`govern.mirror.slices`).
+    """
     try:
         from uvloop import new_event_loop
     except ModuleNotFoundError as error:
         main.close()
         raise MissingExtra("mirror", needed_by="govern mirror") from error
+    ask_for_slices(slice_ns)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main)
 

@@ -39,6 +39,7 @@ from govern.mirror.proxy import Proxy
 from govern.mirror.recorder import open_recorder
 from govern.mirror.reload import Reload, reloading
 from govern.mirror.shipper import Shipper
+from govern.mirror.slices import LONG_NS, SHORT_NS
 from govern.telemetry.http import serve_metrics
 from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
@@ -85,7 +86,7 @@ def proxy(
     }
     settings = configured(config, show=print_config, flags=flags)
     configure(level="INFO", json=not sys.stderr.isatty())
-    run(_proxy(settings, Reload(config, flags, settings)))
+    run(_proxy(settings, Reload(config, flags, settings)), slice_ns=SHORT_NS)
 
 
 async def _proxy(settings: MirrorConfig, reload: Reload) -> None:
@@ -129,7 +130,7 @@ def ship(
     settings = configured(config, show=print_config, flags=flags)
     require_bus(settings)
     configure(level="INFO", json=not sys.stderr.isatty())
-    run(_ship(settings, otlp, Reload(config, flags, settings)))
+    run(_ship(settings, otlp, Reload(config, flags, settings)), slice_ns=LONG_NS)
 
 
 async def _ship(settings: MirrorConfig, otlp: str | None, reload: Reload) -> None:

@@ -22,6 +22,7 @@ from govern.mirror.config import MirrorConfig
 from govern.mirror.grpc.proxy import GrpcProxy
 from govern.mirror.recorder import open_recorder
 from govern.mirror.reload import Reload, reloading
+from govern.mirror.slices import SHORT_NS
 from govern.telemetry.logging import configure
 
 
@@ -56,7 +57,7 @@ def grpc(
     }
     settings = configured(config, show=print_config, flags=flags)
     configure(level="INFO", json=not sys.stderr.isatty())
-    run(_grpc(settings, Reload(config, flags, settings)))
+    run(_grpc(settings, Reload(config, flags, settings)), slice_ns=SHORT_NS)
 
 
 async def _grpc(settings: MirrorConfig, reload: Reload) -> None:

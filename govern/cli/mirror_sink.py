@@ -22,6 +22,7 @@ from govern.mirror.config import MirrorConfig
 from govern.mirror.reload import Reload, reloading
 from govern.mirror.sink.server import serve
 from govern.mirror.sink.sink import Sink
+from govern.mirror.slices import SHORT_NS
 from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
 
@@ -47,7 +48,7 @@ def sink(
     }
     settings = configured(config, show=print_config, flags=flags)
     configure(level="INFO", json=not sys.stderr.isatty())
-    run(_serve(settings, Reload(config, flags, settings)))
+    run(_serve(settings, Reload(config, flags, settings)), slice_ns=SHORT_NS)
 
 
 async def _serve(settings: MirrorConfig, reload: Reload) -> None:

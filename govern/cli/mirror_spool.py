@@ -31,6 +31,7 @@ from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import CaptureMetrics, SnapshotRegistry
 from govern.mirror.inspect import count_records, inspect_agents, inspect_segments
 from govern.mirror.shipper import Drained, Shipper
+from govern.mirror.slices import LONG_NS
 from govern.mirror.standing import known_destinations
 from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
@@ -122,7 +123,7 @@ def spool_drain(
     settings = configured(config, show=print_config, flags=flags)
     require_bus(settings)
     configure(level="WARNING", json=not sys.stderr.isatty())
-    run(_drain(settings))
+    run(_drain(settings), slice_ns=LONG_NS)
 
 
 async def _drain(settings: MirrorConfig) -> None:
