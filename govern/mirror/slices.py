@@ -39,17 +39,23 @@ class _Attr(NamedTuple):
 def ask_for_slices(length_ns: int) -> None:
     """Ask for slices of that length for this thread and those that it starts. What cannot be had is done without:
     an older kernel, another class of scheduling, a container that forbids it."""
-    attr = _own()
+    attr = _attr(0)
     if attr is not None and attr.policy in (os.SCHED_OTHER, os.SCHED_BATCH):
         wanted = attr._replace(size=_ATTR.size, runtime=length_ns)
-        _call(0, ctypes.create_string_buffer(_ATTR.pack(*wanted), _ATTR.size), 0)
+        _call(0, 0, ctypes.create_string_buffer(_ATTR.pack(*wanted), _ATTR.size), 0)
 
 
-def _own() -> _Attr | None:
+def slices_of(pid: int) -> int:
+    """The length of a process's slices in nanoseconds; 0 when the kernel does not say."""
+    attr = _attr(pid)
+    return 0 if attr is None else attr.runtime
+
+
+def _attr(pid: int) -> _Attr | None:
     buffer = ctypes.create_string_buffer(_ATTR.size)
-    return _Attr(*_ATTR.unpack(buffer.raw)) if _call(1, buffer, _ATTR.size, 0) else None
+    return _Attr(*_ATTR.unpack(buffer.raw)) if _call(1, pid, buffer, _ATTR.size, 0) else None
 
 
-def _call(which: int, buffer: ctypes.Array[ctypes.c_char], *rest: int) -> bool:
+def _call(which: int, pid: int, buffer: ctypes.Array[ctypes.c_char], *rest: int) -> bool:
     numbers = _CALLS.get(platform.machine())
-    return numbers is not None and ctypes.CDLL(None).syscall(numbers[which], 0, buffer, *rest) == 0
+    return numbers is not None and ctypes.CDLL(None).syscall(numbers[which], pid, buffer, *rest) == 0
