@@ -12,8 +12,10 @@ from govern.artifact import MANIFEST
 from govern.errors import BadInput
 from govern.pipeline import spec as models
 from govern.pipeline.check import Kinds, check
+from govern.pipeline.checks import deadlocks, tensors
 from govern.pipeline.document import Document, read
 from govern.pipeline.errors import PipelineError, Problem, Where, field, suggest
+from govern.pipeline.graph import graph
 from govern.pipeline.manifests.read import KINDS
 from govern.pipeline.references import detector_kind
 from govern.pipeline.spec import API_VERSION, Pipeline
@@ -90,7 +92,14 @@ def load_documents(
         problems.extend(wrong)
         if pipeline is None:
             continue
-        problems.extend(_files(document, pipeline, schema=schema, artifacts=artifacts))
+        described, absent = _schema(document, pipeline) if schema else (None, [])
+        problems.extend(absent)
+        if not wrong:
+            flow = graph(pipeline, kinds=kinds)
+            problems.extend(deadlocks.check(document, flow))
+            problems.extend(tensors.check(document, flow, described))
+        if artifacts:
+            problems.extend(_artifacts(document, pipeline))
         if any(pipeline.name == other.name for _, other in found):
             why = "another document of this file has the same name"
             problems.append(
@@ -172,19 +181,22 @@ def _keys(where: Where) -> list[str]:
     return [] if model is None else [one.alias or name for name, one in model.model_fields.items()]
 
 
-def _files(document: Document, pipeline: Pipeline, *, schema: bool, artifacts: bool) -> list[Problem]:
+def _schema(document: Document, pipeline: Pipeline) -> tuple[FeatureSchema | None, list[Problem]]:
+    if pipeline.spec.schema_path is None:
+        return None, []
+    try:
+        return FeatureSchema.load(document.file.parent / pipeline.spec.schema_path), []
+    except BadInput as error:
+        return None, [document.problem(("spec", "schema"), error.what, error.why, error.fix)]
+
+
+def _artifacts(document: Document, pipeline: Pipeline) -> list[Problem]:
     folder = document.file.parent
     problems: list[Problem] = []
-    if schema and pipeline.spec.schema_path is not None:
-        try:
-            FeatureSchema.load(folder / pipeline.spec.schema_path)
-        except BadInput as error:
-            problems.append(document.problem(("spec", "schema"), error.what, error.why, error.fix))
-    if artifacts:
-        for position, step in enumerate(pipeline.spec.steps):
-            if step.detector is not None and not (folder / step.detector.artifact / MANIFEST).is_file():
-                where = ("spec", "steps", position, "detector", "artifact")
-                why = f"{folder / step.detector.artifact} holds no {MANIFEST}"
-                fix = f"fit it: govern fit --pipeline {document.file}"
-                problems.append(document.problem(where, "artifact is missing", why, fix))
+    for position, step in enumerate(pipeline.spec.steps):
+        if step.detector is not None and not (folder / step.detector.artifact / MANIFEST).is_file():
+            where = ("spec", "steps", position, "detector", "artifact")
+            why = f"{folder / step.detector.artifact} holds no {MANIFEST}"
+            fix = f"fit it: govern fit --pipeline {document.file}"
+            problems.append(document.problem(where, "artifact is missing", why, fix))
     return problems

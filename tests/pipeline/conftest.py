@@ -69,7 +69,7 @@ spec:
       triggers: [split.outputs.a]
     - name: two
       model: {url: https://two}
-      inputs: [one.inputs]
+      inputs: [split.inputs]
       triggers: [split.outputs.b]
     - name: mean
       combiner: {method: weighted, weights: [2, 1], output: score}

@@ -40,7 +40,7 @@ def test_entry_exit_renamed_tensors_and_loops(load: Load, called: str) -> None:
     assert dict(named["scorer"].inputs[0].names) == {"rows": "x"}
     assert dict(exit_.inputs[0].names) == {"score": "answer"}
     assert {node.name for node in one.nodes if node.looped} == {"clean", "scorer"}
-    assert named["two"].inputs[0].topic == named["one"].takes
-    assert one.writer(named["one"].takes) is named["one"]
+    assert named["two"].inputs[0].topic == named["split"].takes
+    assert one.writer(named["split"].takes) is named["split"]
     assert (named["mean"].inputs_join, named["mean"].window_ms) == ("outer", 50)
     assert (named["split"].batch is not None, named["one"].batch) == (True, None)
