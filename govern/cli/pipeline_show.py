@@ -1,4 +1,4 @@
-"""`govern pipeline show`: the graph of a pipeline in the terminal."""
+"""`govern pipeline show`: the graph of a pipeline, in the terminal and as a picture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from govern.cli._files import write_whole
 from govern.pipeline import Pipeline, load_pipelines
 from govern.pipeline.graph import Graph, Node, graph
 from govern.pipeline.said import reads, waits, what
+from govern.pipeline.svg import svg
 
 _STYLES: Final = {
     "detector": "magenta",
@@ -26,11 +28,20 @@ _STYLES: Final = {
 }
 
 
-def show(file: Annotated[Path, typer.Argument(help="Pipeline file (YAML).")]) -> None:
+def show(
+    file: Annotated[Path, typer.Argument(help="Pipeline file (YAML).")],
+    picture: Annotated[Path | None, typer.Option("--svg", help="Write an SVG instead of drawing here.")] = None,
+) -> None:
     """Draw the graphs of a file: what each step is, what it reads and joins, and what triggers it."""
     console = Console(highlight=False)
-    for pipeline in load_pipelines(file, schema=False):
-        console.print(draw(pipeline, graph(pipeline)))
+    pipelines = load_pipelines(file, schema=False)
+    graphs = [graph(pipeline) for pipeline in pipelines]
+    if picture is not None:
+        write_whole(picture, [svg(graphs).encode()])
+        console.print(f"{escape(str(picture))}: {', '.join(one.name for one in graphs)}", soft_wrap=True)
+        return
+    for pipeline, one in zip(pipelines, graphs, strict=True):
+        console.print(draw(pipeline, one))
 
 
 def draw(pipeline: Pipeline, one: Graph) -> Tree:

@@ -63,4 +63,4 @@ def _joined(texts: list[str], join: JoinType, window_ms: int) -> str:
         case "any":
             return f"the first of {', '.join(texts)}"
         case "outer":
-            return f"what there is after {seconds(window_ms)} of {', '.join(texts)}"
+            return f"what comes within {seconds(window_ms)} of {', '.join(texts)}"

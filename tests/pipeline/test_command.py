@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -72,8 +73,18 @@ def test_show_draws_joins_routes_and_cycles(file: Path, called: str) -> None:
         "reads clean.outputs (rows as x)",
         "router · weighted · a 9, b 1 · rolling window 3 rows or 0.01 s",
         "when there is split.outputs.a",
-        "reads what there is after 0.05 s of one, two",
+        "reads what comes within 0.05 s of one, two",
         "when there is mean.outputs.score and split.outputs.a",
         "output  what the pipeline gives",
     ):
         assert result.output.count(words) == 1, words
+
+
+def test_show_writes_a_picture(file: Path, good: str, called: str) -> None:
+    file.write_text(f"{good}---\n{called}")
+    picture = file.with_suffix(".svg")
+    result = CliRunner().invoke(app, ["show", str(file), "--svg", str(picture)])
+    assert (result.exit_code, result.output) == (0, f"{picture}: monitor, score\n")
+    texts = [one.text for one in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    for words in ("monitor", "employment", "drift", "score", "clean", "split.outputs.a", "clean.outputs (rows as x)"):
+        assert words in texts
