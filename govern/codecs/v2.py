@@ -8,7 +8,7 @@ or nested; they are written flat, in row-major order. JSON has no NaN: null stan
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -29,12 +29,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         outputs: names of the output tensors asked for; empty = all.
+        binary: output -> whether its data are wanted as raw bytes, where the request says so of that one.
     """
 
     inputs: tuple[Tensor, ...]
     id: str = ""
     parameters: Mapping[str, object] = {}
     outputs: tuple[str, ...] = ()
+    binary: Mapping[str, bool] = {}
+
+    def wants_binary(self, output: str) -> bool:
+        """Whether an answer over REST has this tensor's data behind its JSON."""
+        return self.binary.get(output, self.parameters.get(v2_binary.OUTPUT) is True)
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +61,9 @@ class _WireTensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     data: object = msgspec.UNSET
 
 
-class _WireOutput(msgspec.Struct, frozen=True):
+class _WireOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
+    parameters: dict[str, object] | None = None
 
 
 class _WireRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,6 +101,11 @@ def decode_request(body: bytes, *, json_size: int | None = None) -> Request:
         id=wire.id or "",
         parameters=wire.parameters or {},
         outputs=tuple(output.name for output in wire.outputs or ()),
+        binary={
+            output.name: output.parameters[v2_binary.WANTED] is True
+            for output in wire.outputs or ()
+            if output.parameters is not None and v2_binary.WANTED in output.parameters
+        },
     )
 
 
@@ -151,15 +163,7 @@ def encode_binary_request(
         _WireRequest(
             id=request_id or None,
             parameters={v2_binary.OUTPUT: True, **(parameters or {})},
-            inputs=[
-                _WireTensor(
-                    name=tensor.name,
-                    shape=list(tensor.data.shape),
-                    datatype=tensor.datatype,
-                    parameters={v2_binary.SIZE: len(data)},
-                )
-                for tensor, data in zip(tensors, raw, strict=True)
-            ],
+            inputs=[_raw_head(tensor, data) for tensor, data in zip(tensors, raw, strict=True)],
         )
     )
     return b"".join((head, *raw)), len(head)
@@ -180,6 +184,45 @@ def encode_response(
             id=request_id or None,
             outputs=[_wire(tensor) for tensor in tensors],
         )
+    )
+
+
+def encode_binary_response(
+    model_name: str,
+    tensors: Sequence[Tensor],
+    *,
+    binary: Collection[str],
+    model_version: str = "",
+    request_id: str = "",
+) -> tuple[bytes, int]:
+    """Write an inference response with the tensors that `binary` names as raw bytes behind the JSON.
+
+    Returns:
+        The body, and the size of its JSON.
+
+    Raises:
+        BadInput: a tensor that has no such form (see `raw.to_raw` and `encode_response`).
+    """
+    raw = {tensor.name: to_raw(tensor) for tensor in tensors if tensor.name in binary}
+    head = _encode(
+        _WireResponse(
+            model_name=model_name,
+            model_version=model_version or None,
+            id=request_id or None,
+            outputs=[
+                _raw_head(tensor, raw[tensor.name]) if tensor.name in raw else _wire(tensor) for tensor in tensors
+            ],
+        )
+    )
+    return b"".join((head, *raw.values())), len(head)
+
+
+def _raw_head(tensor: Tensor, data: bytes) -> _WireTensor:
+    return _WireTensor(
+        name=tensor.name,
+        shape=list(tensor.data.shape),
+        datatype=tensor.datatype,
+        parameters={v2_binary.SIZE: len(data)},
     )
 
 

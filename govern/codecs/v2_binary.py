@@ -19,6 +19,8 @@ HEADER: Final = "inference-header-content-length"
 SIZE: Final = "binary_data_size"
 #: The parameter of a request that asks for all outputs in this form.
 OUTPUT: Final = "binary_data_output"
+#: The parameter of one requested output that asks for this form, or for JSON although all others come in this one.
+WANTED: Final = "binary_data"
 #: What a server that reads and writes this form has among the `extensions` of its metadata.
 EXTENSION: Final = "binary_tensor_data"
 

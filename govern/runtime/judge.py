@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from govern import record as records
 from govern.detection import Detector, InstanceScores, WindowScores
+from govern.errors import DecodeError
+from govern.frame import Frame
 from govern.ids import derived_id
 from govern.record import InstanceResult, Verdict
 from govern.runtime.windows import ClosedWindow
@@ -62,6 +64,18 @@ def verdict_id(where: records.Window, stream: Stream, detector_digest: str) -> s
         where.last_offset,
         where.last_row,
         detector_digest,
+    )
+
+
+def missing_outputs(detector: Detector, frame: Frame) -> DecodeError | None:
+    """Why the detector cannot judge these rows: the model gave no output that it compares; None when it can."""
+    absent = [name for name in detector.needs_outputs if name not in frame.outputs]
+    if not absent:
+        return None
+    return DecodeError(
+        f"response has no output tensor {', '.join(map(repr, absent))}",
+        why=f"{detector.method} compares it; the response gave {', '.join(sorted(frame.outputs)) or 'none'}",
+        fix="have the model return it, or fit the step on an output that it returns",
     )
 
 

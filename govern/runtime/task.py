@@ -16,15 +16,13 @@ from govern import record as records
 from govern.bus.protocol import Message, Partition
 from govern.codecs import cloudevents
 from govern.codecs.inference import decode
-from govern.detection import Detector
 from govern.errors import BadInput, DecodeError
-from govern.frame import Frame
 from govern.ids import derived_id
 from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
 from govern.runtime import checkpoint, dead_letters, retry
 from govern.runtime.checkpoint import WindowKey
-from govern.runtime.judge import Stream, judge, window_record
+from govern.runtime.judge import Stream, judge, missing_outputs, window_record
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.retry import EVERYBODY, Target
 from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
@@ -255,7 +253,7 @@ class PartitionTask:
         )
         for step in keys:
             detector = loaded.detectors[step]
-            missing = _missing_outputs(detector, frame)
+            missing = missing_outputs(detector, frame)
             if missing is not None:
                 self._note_lost([keys[step]], len(frame))
                 effects.dead_letters.append(
@@ -303,17 +301,6 @@ class PartitionTask:
 
 def _joined(pieces: Mapping[int, bytes]) -> bytes:
     return b"".join(pieces[number] for number in sorted(pieces))
-
-
-def _missing_outputs(detector: Detector, frame: Frame) -> DecodeError | None:
-    absent = [name for name in detector.needs_outputs if name not in frame.outputs]
-    if not absent:
-        return None
-    return DecodeError(
-        f"response has no output tensor {', '.join(map(repr, absent))}",
-        why=f"{detector.method} compares it; the response gave {', '.join(sorted(frame.outputs)) or 'none'}",
-        fix="have the model return it, or fit the step on an output that it returns",
-    )
 
 
 def _explain_requests(step: PlannedStep, verdict: Verdict, window: ClosedWindow) -> list[ExplainRequest]:

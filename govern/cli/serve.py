@@ -1,0 +1,53 @@
+"""`govern serve`: the steps of pipelines as models of Open Inference Protocol V2."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from prometheus_client import CollectorRegistry
+
+from govern.cli._common import MetricsHostOption, MetricsPortOption, OtlpOption, run_until_signal, telemetry
+from govern.errors import BadInput
+from govern.runtime.loader import load
+from govern.runtime.serving.application import create_app
+from govern.runtime.serving.calls import AT_ONCE, MAX_BYTES, Calls
+from govern.runtime.serving.repository import Repository, detector_sources
+from govern.web.listening import listen, serve
+
+DEFAULT_HTTP: Final = "127.0.0.1:8085"
+
+
+def serve_command(
+    files: Annotated[list[Path], typer.Argument(help="Pipeline files (YAML).")],
+    http: Annotated[str, typer.Option(help="host:port of REST; port 0 takes a free one.")] = DEFAULT_HTTP,
+    at_once: Annotated[int, typer.Option(min=1, help="Calls that are computed at once.")] = AT_ONCE,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Longest request, in bytes.")] = MAX_BYTES,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_port: MetricsPortOption = 0,
+    otlp: OtlpOption = None,
+) -> None:
+    """Serve the steps of pipelines over Open Inference Protocol V2, until SIGTERM or Ctrl-C."""
+
+    async def main(stop: asyncio.Event) -> None:
+        with ExitStack() as stack:
+            listening = stack.enter_context(listen(*_address(http, "--http")))
+            telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
+            repository = Repository([source for file in files for source in detector_sources(file, load(file))])
+            calls = Calls(at_once=at_once, max_bytes=max_bytes)
+            host, port = listening.getsockname()[:2]
+            typer.echo(f"serving {', '.join(repository) or 'nothing'}", err=True)
+            typer.echo(f"listening on http://{host}:{port}", err=True)
+            await serve(create_app(repository, calls), listening, stop)
+
+    run_until_signal(main)
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 65536):
+        raise BadInput(f"{option} {text!r}", why="it is host:port", fix="write, for example, 127.0.0.1:8085")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,122 @@
+"""A detector step as a V2 model: the features of its rows in, what it says of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from govern.codecs.frames import to_frame
+from govern.codecs.tensor import Tensor, objects
+from govern.detection import InstanceScores, WindowScores
+from govern.errors import DecodeError
+from govern.frame import Frame
+from govern.record import FeatureResult, Kind
+from govern.runtime.serving.model import ModelMetadata, TensorMetadata
+from govern.runtime.serving.step import DetectorStep
+from govern.schema import Feature
+
+#: What a drift step calls a test that is of the window as a whole and not of one feature.
+WHOLE: Final = "*"
+
+_PLATFORM: Final = "govern_detector"
+#: Digits of the detector's digest that are its version: enough to tell the fits of one step apart.
+_VERSION_DIGITS: Final = 12
+
+
+class DetectorModel:
+    """What is served of a detector step.
+
+    Inputs are the features as the monitored model takes them: one tensor for each, or all in one of shape (n, d); and
+    the outputs of the model that the detector compares, by their names.
+    """
+
+    def __init__(self, name: str, step: DetectorStep) -> None:
+        self.step = step
+        inputs = [
+            *(_input(feature) for feature in step.schema.features),
+            *(TensorMetadata(name=one, datatype="FP64", shape=(-1, -1)) for one in step.detector.needs_outputs),
+        ]
+        self.metadata = ModelMetadata(
+            name=name,
+            inputs=tuple(inputs),
+            outputs=_outputs(step.kind),
+            versions=(step.detector.digest[:_VERSION_DIGITS],),
+            platform=_PLATFORM,
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.step.labels
+
+    def check_names(self, names: Sequence[str], /) -> None:
+        """Nothing: the schema says which forms there are when the frame is made."""
+
+    def infer(self, inputs: list[Tensor], /) -> list[Tensor]:
+        """
+        Raises:
+            BadInput: no rows of the schema, too few of them, or without an output that the detector compares.
+        """
+        step = self.step
+        compared = [one for one in inputs if one.name in step.detector.needs_outputs]
+        frame = to_frame([one for one in inputs if one not in compared], step.schema)
+        whole = Frame(
+            schema=frame.schema,
+            columns=frame.columns,
+            unseen=frame.unseen,
+            outputs={one.name: _matrix(one, len(frame)) for one in compared},
+        )
+        scores = step.score(whole)
+        return _drift(scores) if isinstance(scores, WindowScores) else _instances(step.kind, scores)
+
+
+def _input(feature: Feature) -> TensorMetadata:
+    # The schema does not say how long an embedding is, or how large an image.
+    width = {"embedding": (-1,), "image": (-1, -1, -1)}.get(feature.kind, (1,))
+    return TensorMetadata(name=feature.name, datatype=feature.datatype, shape=(-1, *width))
+
+
+def _outputs(kind: Kind) -> tuple[TensorMetadata, ...]:
+    if kind == "drift":
+        per_feature = [("feature", "BYTES"), ("p_value", "FP64"), ("statistic", "FP64"), ("threshold", "FP64")]
+        return (
+            TensorMetadata(name="is_drift", datatype="BOOL", shape=(1,)),
+            *(TensorMetadata(name=name, datatype=datatype, shape=(-1,)) for name, datatype in per_feature),
+        )
+    return (
+        TensorMetadata(name=f"is_{kind}", datatype="BOOL", shape=(-1,)),
+        TensorMetadata(name="instance_score", datatype="FP64", shape=(-1,)),
+        TensorMetadata(name="threshold", datatype="FP64", shape=(1,)),
+    )
+
+
+def _drift(scores: WindowScores) -> list[Tensor]:
+    whole = FeatureResult(feature=WHOLE, statistic=scores.statistic, p_value=scores.p_value, threshold=scores.threshold)
+    tests = scores.features or (whole,)
+    return [
+        Tensor("is_drift", "BOOL", np.array([scores.alarm])),
+        Tensor("feature", "BYTES", objects([one.feature for one in tests])),
+        Tensor("p_value", "FP64", np.array([one.p_value for one in tests])),
+        Tensor("statistic", "FP64", np.array([one.statistic for one in tests])),
+        Tensor("threshold", "FP64", np.array([one.threshold for one in tests])),
+    ]
+
+
+def _instances(kind: Kind, scores: InstanceScores) -> list[Tensor]:
+    return [
+        Tensor(f"is_{kind}", "BOOL", scores.flagged),
+        Tensor("instance_score", "FP64", scores.scores),
+        Tensor("threshold", "FP64", np.array([scores.threshold])),
+    ]
+
+
+def _matrix(tensor: Tensor, rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    data = tensor.data
+    if data.dtype.kind not in "fiub" or data.ndim == 0 or len(data) != rows:
+        raise DecodeError(
+            f"tensor {tensor.name!r} is {tensor.datatype} of shape {list(data.shape)}",
+            why=f"it is an output of the model for {rows} rows",
+            fix="send the numbers that the model answered for these rows",
+        )
+    return data.reshape(rows, -1).astype(np.float64)
