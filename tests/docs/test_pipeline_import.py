@@ -18,11 +18,18 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_example_as_the_page_shows_it(tmp_path: Path) -> None:
-    before, after = blocks("yaml")
+    before, after, whole = blocks("yaml")
     (tmp_path / "seldon.yaml").write_text(before)
-    command = shlex.split(blocks("")[0])
+    command, another = (shlex.split(text) for text in blocks(""))
     done = subprocess.run(govern(*command[1:]), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (3, blocks("text")[0])
     assert (tmp_path / "pipelines.yaml").read_text() == after
     (pipeline,) = load_pipelines(tmp_path / "pipelines.yaml", schema=False)
     assert pipeline.name == "payroll"
+    done = subprocess.run(govern(*another[1:]), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, blocks("text")[0])
+    assert (tmp_path / "whole.yaml").read_text() == whole
+    assert [step.role for step in load_pipelines(tmp_path / "whole.yaml", schema=False)[0].spec.steps] == [
+        "model",
+        "detector",
+    ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from govern.pipeline.manifests.flow import Call, Flow, Given
 from govern.pipeline.manifests.graph import Graph, Node, Role
+from govern.pipeline.manifests.kserve_router import Router, Target, write
 from govern.pipeline.manifests.logger import read_logger
-from govern.pipeline.manifests.manifest import Part
+from govern.pipeline.manifests.manifest import Loss, Part
 
 _STAYS: Final = "KServe routes as before; govern watches each service's captured inferences on their own"
 _KEEP: Final = "keep it in KServe's manifest"
+_WHOLE: Final = "keep it in KServe's manifest, or import the graph whole: --models"
 ROOT: Final = "root"
 _ROUTERS: Final[dict[str, tuple[Role, str]]] = {
     "Sequence": ("transformer", "calls its steps one after the other"),
@@ -49,7 +52,7 @@ def read_service(root: Part, name: str, namespace: str) -> Graph:
         raise spec.error("predictor", "it serves no model", why, "add `model:`")
     spec.unmapped(
         "transformer",
-        "govern runs no transformer; the logger of the predictor records what the model gets",
+        "it is a container of KServe's; the logger of the predictor records what the model gets",
         "keep it in KServe's manifest, and the logger at the predictor",
     )
     spec.unmapped(
@@ -58,7 +61,9 @@ def read_service(root: Part, name: str, namespace: str) -> Graph:
         "serve one: `govern explain fit`, `govern explain serve`, or trigger an explainer step",
     )
     spec.rest("an InferenceService")
-    return Graph(name, namespace, root, (Node(name, predictor, "model", service=name),))
+    flow = Flow(name)
+    flow.end(flow.step(name, {"model": Call(name, name)}, Given()))
+    return Graph(name, namespace, root, (Node(name, predictor, "model", service=name),), flow)
 
 
 def read_graph(root: Part, name: str, namespace: str) -> Graph:
@@ -68,6 +73,8 @@ def read_graph(root: Part, name: str, namespace: str) -> Graph:
         why = f"a graph begins at the node {ROOT!r}"
         raise root.error("spec", f"InferenceGraph {name!r} has no {ROOT}", why, f"add `nodes.{ROOT}:`")
     nodes: list[Node] = []
+    unwatched: list[Loss] = []
+    read: dict[str, Router] = {}
     for called, router in routers.items():
         type_ = router.name("routerType")
         if type_ not in _ROUTERS:
@@ -75,8 +82,8 @@ def read_graph(root: Part, name: str, namespace: str) -> Graph:
             raise router.error("routerType", f"it is {type_!r}", "KServe has no such router", fix)
         role, does = _ROUTERS[type_]
         nodes.append(Node(called, router, role, service=name, does=does))
-        for step in router.parts("steps"):
-            _target(step, routers, nodes)
+        targets = tuple(_target(step, routers, nodes, unwatched) for step in router.parts("steps"))
+        read[called] = Router(router, called, type_, targets)
         router.rest("a node of an InferenceGraph")
     spec.rest(
         "an InferenceGraph",
@@ -96,10 +103,10 @@ def read_graph(root: Part, name: str, namespace: str) -> Graph:
             }
         ),
     )
-    return Graph(name, namespace, root, tuple(nodes))
+    return Graph(name, namespace, root, tuple(nodes), write(name, ROOT, read), tuple(unwatched))
 
 
-def _target(step: Part, routers: dict[str, Part], nodes: list[Node]) -> None:
+def _target(step: Part, routers: dict[str, Part], nodes: list[Node], unwatched: list[Loss]) -> Target:
     target, service, url = step.text("nodeName"), step.text("serviceName"), step.text("serviceUrl")
     if target and target not in routers:
         why = f"there is no node {target!r}"
@@ -108,10 +115,22 @@ def _target(step: Part, routers: dict[str, Part], nodes: list[Node]) -> None:
         nodes.append(Node(service, step, "model", service=service))
     elif url and not service:
         why = "an address does not tell the service's name, which the records carry"
-        step.lose("serviceUrl", f"{url} is not watched", why, "write serviceName, or a pipeline for it by hand")
+        fix = "write serviceName, or a pipeline for it by hand"
+        unwatched.append(Loss(step, "serviceUrl", f"{url} is not watched", why, fix))
     elif not (target or service or url):
         raise step.error(None, "the step leads nowhere", "it names no service and no node", "add `serviceName:`")
+    found = Target(
+        step,
+        name=step.text("name") or target or service,
+        node=target,
+        service=service,
+        url=url,
+        response=step.text("data") == "$response",
+        weight=step.number("weight"),
+        condition=step.text("condition"),
+        dependency=step.text("dependency"),
+    )
     for key in ("data", "weight", "condition", "dependency"):
-        step.unmapped(key, _STAYS, _KEEP)
-    step.text("name")
+        unwatched += step.unsaid(key, _STAYS, _WHOLE)
     step.rest("a step of an InferenceGraph")
+    return found

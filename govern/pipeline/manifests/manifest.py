@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from govern.pipeline.document import Document
@@ -20,6 +20,20 @@ class Report:
 
     losses: list[Problem] = field(default_factory=list)
     errors: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that one of the two ways to import has no place for; `note` reports it where that way is taken."""
+
+    part: Part
+    key: str | int | None
+    what: str
+    why: str
+    fix: str
+
+    def note(self) -> None:
+        self.part.lose(self.key, self.what, self.why, self.fix)
 
 
 class Part:
@@ -73,6 +87,22 @@ class Part:
             found.append(item)
         return tuple(found)
 
+    def texts_by_name(self, key: str) -> dict[str, str]:
+        value = self._take(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(key, f"it is {value!r}", "a mapping is needed here", "write key: value lines")
+        for name, text in (value or {}).items():
+            if not isinstance(text, str):
+                raise self.error(f"{key}", f"it holds {name}: {text!r}", "text is needed here", "put it in quotes")
+        return dict(value or {})
+
+    def one_of(self, key: str, known: Sequence[str]) -> str:
+        """One of a few words; "" when the key is not there."""
+        found = self.text(key)
+        if found and found not in known:
+            raise self.error(key, f"it is {found!r}", "there is no such value", f"write one of {', '.join(known)}")
+        return found
+
     def part(self, key: str) -> Part | None:
         value = self._take(key)
         return None if value is None else self._part((*self.where, key), value)
@@ -97,6 +127,12 @@ class Part:
         """Take a key that means something here and that govern cannot say; nothing happens when it is not there."""
         if self.has(key):
             self.lose(key, f"`{key}` is not imported", why, fix)
+        self._taken.add(key)
+
+    def unsaid(self, key: str, why: str, fix: str) -> Iterator[Loss]:
+        """As `unmapped`, for a key that only one of the ways to import cannot say."""
+        if self.has(key):
+            yield Loss(self, key, f"`{key}` is not imported", why, fix)
         self._taken.add(key)
 
     def rest(self, what: str, platform: Collection[str] = ()) -> None:

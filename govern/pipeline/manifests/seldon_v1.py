@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from govern.pipeline.manifests.flow import Flow, Given, Unsayable, first_of
 from govern.pipeline.manifests.graph import Graph, Node, Role
 from govern.pipeline.manifests.logger import read_logger
-from govern.pipeline.manifests.manifest import Part
+from govern.pipeline.manifests.manifest import Loss, Part
+from govern.pipeline.manifests.seldon_v1_unit import Unit
 
 _STAYS: Final = "Seldon runs its graph as before; govern watches each model's captured inferences on their own"
 _KEEP: Final = "keep it in Seldon's manifest"
+_WHOLE: Final = "keep it in Seldon's manifest, or import the graph whole: --models"
 _ROLES: Final[dict[str, tuple[Role, str]]] = {
     "MODEL": ("model", ""),
     "ROUTER": ("router", "chooses one of its children"),
@@ -29,6 +33,17 @@ _PLATFORM: Final = frozenset(
         "storageInitializerImage",
         "parameters",
         "methods",
+    }
+)
+#: Names of the protocol that a pipeline calls models over.
+_V2: Final = ("v2", "kfserving", "oip")
+_DEPLOYMENT: Final = frozenset(
+    {
+        "name",
+        "transport",
+        "replicas",
+        "serverType",
+        "annotations",
     }
 )
 _PREDICTOR: Final = frozenset(
@@ -51,13 +66,23 @@ def read_deployment(root: Part, name: str, namespace: str) -> Graph:
         why = "there is nothing to import"
         raise root.error("spec", f"SeldonDeployment {name!r} has no predictors", why, "add `predictors:`")
     nodes: list[Node] = []
+    unwatched: list[Loss] = []
+    flow = Flow(name)
+    protocol = spec.text("protocol", "seldon")
+    if protocol not in _V2:
+        why = f"its components speak protocol {protocol!r}, and a pipeline calls models over V2"
+        fix = "write protocol: v2, if the components can speak it"
+        flow.losses.append(Loss(spec, "protocol" if spec.has("protocol") else None, "calls will fail", why, fix))
+    units: list[Unit] = []
+    weights: list[int] = []
     for predictor in predictors:
         called = predictor.text("name")
         if len(predictors) > 1:
-            predictor.unmapped("traffic", "Seldon splits the traffic; the endpoint stands in each record", _KEEP)
-        else:
-            predictor.number("traffic")
-        predictor.unmapped("shadow", "Seldon copies the traffic; the endpoint stands in each record", _KEEP)
+            why = "Seldon splits the traffic; the endpoint stands in each record"
+            unwatched += predictor.unsaid("traffic", why, _WHOLE)
+        weights.append(predictor.number("traffic") or 0)
+        unwatched += predictor.unsaid("shadow", "Seldon copies the traffic; the endpoint stands in each record", _WHOLE)
+        shadow = predictor.flag("shadow")
         explainer = predictor.part("explainer")
         if explainer is not None:
             why = f"{explainer.text('type') or 'it'} explains on demand, which is no step of a pipeline"
@@ -66,25 +91,39 @@ def read_deployment(root: Part, name: str, namespace: str) -> Graph:
         graph = predictor.part("graph")
         if graph is None:
             raise predictor.error(None, f"predictor {called!r} has no graph", "there is nothing to import", "add it")
-        _unit(graph, name, nodes)
+        units.append(_unit(graph, name, nodes, unwatched, called or f"predictor-{len(units)}", shadow=shadow))
         predictor.rest("a predictor", _PREDICTOR)
-    spec.rest(
-        "a SeldonDeployment",
-        frozenset(
-            {
-                "name",
-                "protocol",
-                "transport",
-                "replicas",
-                "serverType",
-                "annotations",
-            }
-        ),
-    )
-    return Graph(name, namespace, root, tuple(nodes))
+    spec.rest("a SeldonDeployment", _DEPLOYMENT)
+    return Graph(name, namespace, root, tuple(nodes), _written(flow, units, weights), tuple(unwatched))
 
 
-def _unit(unit: Part, deployment: str, nodes: list[Node]) -> None:
+def _written(flow: Flow, units: Sequence[Unit], weights: Sequence[int]) -> Flow | Loss:
+    try:
+        _write(flow, units, weights)
+    except Unsayable as error:
+        return error.loss
+    return flow
+
+
+def _write(flow: Flow, units: Sequence[Unit], weights: Sequence[int]) -> None:
+    """All predictors: one of those that answer, by their traffic, and those in the shadow besides."""
+    answering = [(one, weight) for one, weight in zip(units, weights, strict=True) if not one.shadow]
+    given = [Given()] * len(answering)
+    if len(answering) > 1:
+        even = not any(weight for _, weight in answering)
+        router = {"strategy": "weighted", "weights": [1 if even else weight for _, weight in answering]}
+        given = flow.route("predictors", router, [one.predictor for one, _ in answering], Given())
+    flow.end(first_of([one.write(flow, its) for (one, _), its in zip(answering, given, strict=True)]))
+    for one in units:
+        if one.shadow:
+            one.write(flow, Given())
+    if not answering:
+        del flow.spec["output"]
+
+
+def _unit(
+    unit: Part, deployment: str, nodes: list[Node], unwatched: list[Loss], predictor: str, *, shadow: bool
+) -> Unit:
     name = unit.name()
     implementation = unit.text("implementation")
     type_ = unit.text("type") or _TYPE_OF.get(implementation, "MODEL")
@@ -96,13 +135,15 @@ def _unit(unit: Part, deployment: str, nodes: list[Node]) -> None:
     if same is None:
         nodes.append(Node(name, unit, role, service=deployment, does=does))
     else:
+        what = f"node {name!r} comes twice"
         why = "a node above has this name, and their records differ by endpoint only: one pipeline watches both"
-        unit.lose("name", f"node {name!r} comes twice", why, "rename one of them if they are to be told apart")
+        unwatched.append(Loss(unit, "name", what, why, "rename one of them if they are to be told apart"))
     read_logger(unit)
+    parameters = {one.text("name"): one.text("value") for one in unit.parts("parameters")} if role == "router" else {}
     children = unit.parts("children")
     if children and role == "model":
         names = ", ".join(child.text("name") for child in children)
-        unit.lose("children", f"that {name!r} feeds {names} is not imported", _STAYS, _KEEP)
+        unwatched.append(Loss(unit, "children", f"that {name!r} feeds {names} is not imported", _STAYS, _WHOLE))
     unit.rest("a node of a graph", _PLATFORM)
-    for child in children:
-        _unit(child, deployment, nodes)
+    below = tuple(_unit(child, deployment, nodes, unwatched, predictor, shadow=shadow) for child in children)
+    return Unit(unit, name, type_, implementation, parameters, below, deployment, predictor, shadow)

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from govern.pipeline.manifests.graph import Edge, Graph, Node, Role
-from govern.pipeline.manifests.manifest import Part
+from govern.pipeline.manifests.flow import Call, Flow, Given
+from govern.pipeline.manifests.graph import JOINS, Edge, Graph, Joins, Node, Role
+from govern.pipeline.manifests.manifest import Loss, Part
+from govern.pipeline.manifests.seldon_v2_flow import write
 from govern.pipeline.references import parse
 from govern.record import Kind
 
@@ -33,6 +35,7 @@ _SERVING: Final = frozenset(
 )
 _STAYS: Final = "Seldon runs its graph as before; govern watches each model's captured inferences on their own"
 _KEEP: Final = "keep it in Seldon's manifest"
+_WHOLE: Final = "keep it in Seldon's manifest, or import the graph whole: --models"
 #: Tensors by which Seldon's detectors tell what they are, in the order of what is the surer sign.
 _TENSORS: Final[Mapping[str, Kind]] = {"is_drift": "drift", "is_outlier": "outlier"}
 _WORDS: Final[Mapping[str, Kind]] = {"drift": "drift", "outlier": "outlier", "adversarial": "adversarial"}
@@ -85,22 +88,10 @@ def read_pipeline(root: Part, name: str, namespace: str, models: Mapping[str, Mo
     steps = spec.parts("steps") if spec is not None else ()
     if spec is None or not steps:
         raise root.error("spec", f"Pipeline {name!r} has no steps", "there is nothing to import", "add `steps:`")
-    spec.unmapped("allowCycles", _STAYS, _KEEP)
-    spec.unmapped("maxStepRevisits", _STAYS, _KEEP)
-    outer = spec.part("input")
-    if outer is not None:
-        for key in ("externalInputs", "externalTriggers", "joinType", "triggersJoinType", "joinWindowMs", "tensorMap"):
-            outer.unmapped(key, f"chains of pipelines are not imported; {_STAYS}", _KEEP)
-        outer.rest("the input of a Pipeline")
-    output = spec.part("output")
-    if output is not None:
-        for key in ("steps", "stepsJoin", "joinWindowMs", "tensorMap"):
-            output.unmapped(
-                key, "it makes Seldon's answer; a pipeline of govern gives the verdicts of its detectors", _KEEP
-            )
-        output.rest("the output of a Pipeline")
+    unwatched: list[Loss] = []
+    outer, output = spec.part("input"), spec.part("output")
     emitted = _emitted(steps)
-    nodes = tuple(_step(step, name, models, emitted) for step in steps)
+    nodes = tuple(_step(step, name, models, emitted, unwatched) for step in steps)
     names = [node.name for node in nodes]
     for node in nodes:
         if node.name == name or names.count(node.name) > 1:
@@ -110,8 +101,20 @@ def read_pipeline(root: Part, name: str, namespace: str, models: Mapping[str, Mo
             if edge.reference.node not in (name, *names):
                 why = f"there is no step {edge.reference.node!r}"
                 raise edge.part.error(edge.key, f"step {node.name!r}", why, "correct the reference")
+    flow = write(name, spec, nodes, outer, output)
+    for key in ("allowCycles", "maxStepRevisits"):
+        unwatched += spec.unsaid(key, _STAYS, _WHOLE)
+    if outer is not None:
+        for key in ("externalInputs", "externalTriggers", "joinType", "triggersJoinType", "joinWindowMs", "tensorMap"):
+            unwatched += outer.unsaid(key, f"chains of pipelines are not imported; {_STAYS}", _WHOLE)
+        outer.rest("the input of a Pipeline")
+    if output is not None:
+        for key in ("steps", "stepsJoin", "joinWindowMs", "tensorMap"):
+            why = "it makes Seldon's answer; a pipeline of govern gives the verdicts of its detectors"
+            unwatched += output.unsaid(key, why, _WHOLE)
+        output.rest("the output of a Pipeline")
     spec.rest("a Pipeline", {"dataflow"})
-    return Graph(name, namespace, root, nodes)
+    return Graph(name, namespace, root, nodes, flow, tuple(unwatched))
 
 
 def standalone(models: Mapping[str, Model], graphs: Sequence[Graph]) -> list[Graph]:
@@ -123,7 +126,9 @@ def standalone(models: Mapping[str, Model], graphs: Sequence[Graph]) -> list[Gra
             continue
         if model.role == "model":
             node = Node(model.name, model.part, "model", service=model.name)
-            found.append(Graph(model.name, model.namespace, model.part, (node,)))
+            flow = Flow(model.name)
+            flow.end(flow.step(model.name, {"model": Call(model.name, model.name)}, Given()))
+            found.append(Graph(model.name, model.namespace, model.part, (node,), flow))
         elif model.role == "detector":
             why = "no pipeline of these files has it as a step, so nothing says what it reads"
             model.part.lose(None, f"detector {model.name!r} is not imported", why, "import it with its Pipeline")
@@ -151,7 +156,9 @@ def read_experiment(root: Part, name: str) -> None:
     spec.rest("an Experiment", {"resourceType"})
 
 
-def _step(step: Part, pipeline: str, models: Mapping[str, Model], emitted: Mapping[str, Kind]) -> Node:
+def _step(
+    step: Part, pipeline: str, models: Mapping[str, Model], emitted: Mapping[str, Kind], unwatched: list[Loss]
+) -> Node:
     name = step.name()
     model = models.get(name)
     role: Role = model.role if model is not None else "model"
@@ -164,19 +171,28 @@ def _step(step: Part, pipeline: str, models: Mapping[str, Model], emitted: Mappi
         why = "nothing tells whether it finds drift or outliers: no step reads its tensors, and its name says neither"
         step.lose("name", f"detector {name!r} is imported as a model", why, "write its detector step by hand")
     batch = step.part("batch")
-    window: dict[str, int] = {}
+    window: dict[str, int | bool] = {}
     if batch is not None:
+        window = {key: value for key in ("size", "windowMs") if (value := batch.number(key))}
+        if batch.flag("rolling"):
+            window["rolling"] = True
         if role == "detector":
-            window = {key: value for key in ("size", "windowMs") if (value := batch.number(key))}
-            if batch.flag("rolling"):
-                batch.lose("rolling", "`rolling` is not imported", "windows are tumbling", "nothing, if that will do")
+            if "rolling" in window:
+                fix = "nothing, if that will do"
+                unwatched.append(Loss(batch, "rolling", "`rolling` is not imported", "windows are tumbling", fix))
         else:
             for key in ("size", "windowMs", "rolling"):
-                batch.unmapped(key, _STAYS, _KEEP)
+                unwatched += batch.unsaid(key, _STAYS, _WHOLE)
         batch.rest("a batch")
+    joins = Joins(
+        inputs=step.one_of("inputsJoinType", JOINS),
+        triggers=step.one_of("triggersJoinType", JOINS),
+        window_ms=step.number("joinWindowMs"),
+        tensor_map=step.texts_by_name("tensorMap"),
+    )
     why = "a detector reads whole inferences, which need no join" if role == "detector" else _STAYS
     for key in ("inputsJoinType", "triggersJoinType", "joinWindowMs", "tensorMap"):
-        step.unmapped(key, why, _KEEP)
+        unwatched += step.unsaid(key, why, _WHOLE)
     node = Node(
         name,
         step,
@@ -186,6 +202,7 @@ def _step(step: Part, pipeline: str, models: Mapping[str, Model], emitted: Mappi
         inputs=_edges(step, "inputs"),
         triggers=_edges(step, "triggers"),
         batch=window,
+        joins=joins,
     )
     step.rest("a step of a Pipeline")
     return node

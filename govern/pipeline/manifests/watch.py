@@ -6,25 +6,18 @@ explainers explainer steps; what else it does is reported, at its place in the m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from govern.pipeline.manifests.graph import Edge, Graph, Node
+from govern.pipeline.manifests.graph import DETECTOR_TYPES, Edge, Graph, Node
+from govern.pipeline.manifests.labels import free
 from govern.pipeline.references import FLAGGED
 from govern.pipeline.spec import API_VERSION
-from govern.record import Kind
 
-_NAME_CHARS_MAX: Final = 63
-#: What a detector of each kind is imported as; a manifest says where a detector lies, not which it is.
-_TYPES: Final[dict[Kind, str]] = {
-    "drift": "tabular",
-    "outlier": "isolation_forest",
-    "adversarial": "model_distillation",
-}
 _STAYS: Final = "the serving graph does this as before; each model's captured inferences are watched on their own"
 _KEEP: Final = "keep it in the manifest that serves"
+_WHOLE: Final = f"{_KEEP}, or import the graph whole: --models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +35,19 @@ def watch(graphs: Sequence[Graph]) -> list[dict[str, Any]]:
     watched: set[tuple[str, str, str]] = set()
     documents: list[dict[str, Any]] = []
     for graph in graphs:
+        for loss in graph.unwatched:
+            loss.note()
         models = [node for node in graph.nodes if node.role == "model"]
         beside = _beside(graph, models)
         for node in graph.nodes:
             if node.does:
                 what = f"that {node.name!r} {node.does} is not imported"
-                node.part.lose(None, what, _STAYS, _KEEP)
+                node.part.lose(None, what, _STAYS, _WHOLE)
         for model in models:
             for edge in (*model.inputs, *model.triggers):
                 if edge in model.triggers or edge.reference.node != graph.name or edge.reference.tensor:
                     what = f"that {model.name!r} waits for {edge.reference.node} is not imported"
-                    edge.part.lose(edge.key, what, _STAYS, _KEEP)
+                    edge.part.lose(edge.key, what, _STAYS, _WHOLE)
             stream = (graph.namespace, model.service, model.name)
             if stream not in watched:
                 watched.add(stream)
@@ -83,7 +78,7 @@ def _beside(graph: Graph, models: Sequence[Node]) -> dict[str, list[_Beside]]:
         if node.kind in FLAGGED:
             flagging[node.name] = near, FLAGGED[node.kind]
         why = "a manifest does not say which method a detector uses, and its artifact is of another format"
-        fix = f"fit it with `govern fit`, or write the type that you want for {_TYPES[node.kind]}"
+        fix = f"fit it with `govern fit`, or write the type that you want for {DETECTOR_TYPES[node.kind]}"
         node.part.lose("name", f"detector {node.name!r} is to be fitted again", why, fix)
     for node in (one for one in graph.nodes if one.role == "explainer"):
         near = next((flagging[e.reference.node][0] for e in node.triggers if e.reference.node in flagging), "")
@@ -133,9 +128,9 @@ def _triggers(node: Node, near: str, flagging: Mapping[str, tuple[str, str]]) ->
 def _document(graph: Graph, model: Node, beside: Sequence[_Beside], alone: bool, taken: set[str]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for node in (model, *(one.node for one in beside)):
-        names[node.name] = _free(node.name, set(names.values()))
+        names[node.name] = free(node.name, set(names.values()))
     base = graph.name if alone else f"{graph.name}-{model.name}"
-    name = _free(base, taken | set(names.values()), suffix="watch")
+    name = free(base, taken | set(names.values()), suffix="watch")
     taken.add(name)
     kinds = {one.node.name: one.node.kind for one in beside}
     made: list[dict[str, Any]] = [{"name": names[model.name], "model": {"captured": True}}]
@@ -143,10 +138,11 @@ def _document(graph: Graph, model: Node, beside: Sequence[_Beside], alone: bool,
         step: dict[str, Any] = {"name": names[one.node.name]}
         if one.node.kind is not None:
             artifact = f"artifacts/{name}/{names[one.node.name]}"
-            step["detector"] = {"type": _TYPES[one.node.kind], "artifact": artifact}
+            step["detector"] = {"type": DETECTOR_TYPES[one.node.kind], "artifact": artifact}
             inputs = dict.fromkeys(_reference(edge, name, model, names) for edge in one.edges)
             step["inputs"] = [*inputs] or [f"{name}.inputs"]
-            step |= {"batch": dict(one.node.batch)} if one.node.batch else {}
+            window = {key: value for key, value in one.node.batch.items() if key != "rolling"}
+            step |= {"batch": window} if window else {}
         else:
             step["explainer"] = {"name": one.node.name}
             step["inputs"] = [f"{name}.inputs"]
@@ -155,7 +151,7 @@ def _document(graph: Graph, model: Node, beside: Sequence[_Beside], alone: bool,
     return {
         "apiVersion": API_VERSION,
         "kind": "Pipeline",
-        "metadata": {"name": name, "namespace": _free(graph.namespace, set())},
+        "metadata": {"name": name, "namespace": free(graph.namespace, set())},
         "spec": {
             "source": {"service": model.service, "model": model.name},
             "schema": f"schemas/{name}.yaml",
@@ -168,14 +164,3 @@ def _reference(edge: Edge, pipeline: str, model: Node, names: dict[str, str]) ->
     if edge.reference.node != model.name or edge.reference.side == "inputs":
         return f"{pipeline}.inputs"
     return ".".join(filter(None, (names[model.name], "outputs", edge.reference.tensor)))
-
-
-def _free(name: str, taken: set[str], suffix: str = "2") -> str:
-    """The name as a DNS label that is not taken yet."""
-    label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_NAME_CHARS_MAX].strip("-") or "x"
-    found, number = label, 2
-    while found in taken:
-        tail = f"-{suffix}" if found == label else f"-{suffix}-{number}"
-        number += found != label
-        found = label[: _NAME_CHARS_MAX - len(tail)].strip("-") + tail
-    return found
