@@ -5,44 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from typing import Final
-
-#: Made at a time: it takes some 20 us, while somebody's request may wait.
-_MADE_AHEAD: Final = 32
-#: The digit that holds the two bits of the variant, by the digit that gives the other two.
-_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-
-
-class Ids:
-    """Random identifiers for whoever needs many. One process uses it: after a fork both sides would make the same.
-
-    The random parts are made some at a time: a loop that the processor has at hand makes them far cheaper than the
-    same code does between two requests.
-    """
-
-    def __init__(self) -> None:
-        self._tails: list[str] = []
-        self._millis = -1
-        self._head = ""
-
-    def uuid7(self, t_ns: int) -> str:
-        """A UUID of version 7, as the function `uuid7` makes it.
-
-        Args:
-            t_ns: time to encode, nanoseconds since the Unix epoch.
-        """
-        if not self._tails:
-            self._tails = [f"7{each[:3]}-{_VARIANT[each[3]]}{each[4:7]}-{each[7:19]}" for each in _noise(10)]
-        millis = t_ns // 1_000_000
-        if millis != self._millis:
-            digits = f"{millis & 0xFFFF_FFFF_FFFF:012x}"
-            self._millis, self._head = millis, f"{digits[:8]}-{digits[8:]}-"
-        return self._head + self._tails.pop()
-
-
-def _noise(size: int) -> list[str]:
-    """Random numbers of so many bytes, in hex digits."""
-    return os.urandom(size * _MADE_AHEAD).hex(" ", size).split()
 
 
 def uuid7(t_ns: int | None = None) -> str:

@@ -65,14 +65,24 @@ class MirrorMiddleware:
         if exchange is None:
             await self._app(scope, receive, send)
             return
-        await _observe(self._app, scope, receive, send, exchange)
+        extensions = scope.get("extensions")
+        if extensions:
+            offered = {name: value for name, value in extensions.items() if name not in _BLIND_SENDS}
+            scope = {**scope, "extensions": offered}
+        seen = _Observed(exchange, receive, send)
+        try:
+            await self._app(scope, seen.receive, seen.send)
+        except BaseException as error:
+            exchange.finish(seen.gone or f"the application ended with {type(error).__name__}")
+            raise
+        exchange.finish(seen.gone or "the application ended without a complete response")
 
     def _begin(self, scope: Scope) -> Exchange | None:
         recorder = self._open()
         if recorder is None:
             return None
         target = scope.get("raw_path") or scope["path"].encode()
-        return recorder.begin(scope["method"].encode(), target, dict(scope["headers"]))
+        return recorder.begin_from(scope["method"], target, scope["headers"])
 
     def _open(self) -> Recorder | None:
         pid = os.getpid()
@@ -103,38 +113,32 @@ class MirrorMiddleware:
         await self._app(scope, receive, told)
 
 
-async def _observe(app: App, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-    extensions = scope.get("extensions")
-    if extensions:
-        offered = {name: value for name, value in extensions.items() if name not in _BLIND_SENDS}
-        scope = {**scope, "extensions": offered}
-    complete = False
-    gone = ""
+class _Observed:
+    """The two ends of an exchange, as the application is given them."""
 
-    async def observed_receive() -> Message:
-        nonlocal gone
-        message = await receive()
+    __slots__ = ("_complete", "_exchange", "_receive", "_send", "gone")
+
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+        self._complete = False
+        self.gone = ""
+
+    async def receive(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
-            exchange.request_body(message.get("body", b""))
-        elif message["type"] == "http.disconnect" and not complete:
-            gone = "the client closed the connection before the response was complete"
+            self._exchange.request_body(message.get("body", b""))
+        elif message["type"] == "http.disconnect" and not self._complete:
+            self.gone = "the client closed the connection before the response was complete"
         return message
 
-    def observed_send(message: Message) -> Awaitable[None]:  # the server's own coroutine, without one around it
-        nonlocal complete
+    def send(self, message: Message) -> Awaitable[None]:  # the server's own coroutine, without one around it
         if message["type"] == "http.response.start":
-            headers = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", ())}
-            exchange.response_head(message["status"], headers)
+            self._exchange.response_start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
-            exchange.response_body(message.get("body", b""))
+            self._exchange.response_body(message.get("body", b""))
             if not message.get("more_body", False):
-                complete = True
-                exchange.finish(gone)  # before the last byte leaves
-        return send(message)
-
-    try:
-        await app(scope, observed_receive, observed_send)
-    except BaseException as error:
-        exchange.finish(gone or f"the application ended with {type(error).__name__}")
-        raise
-    exchange.finish(gone or "the application ended without a complete response")
+                self._complete = True
+                self._exchange.finish(self.gone)  # before the last byte leaves
+        return self._send(message)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from govern.ids import Ids
+from govern.ids import uuid7
 from govern.mirror.agent import AgentInfo, agent_name
 from govern.mirror.body import Body, Headers, Hold
 from govern.mirror.cipher import FrameCipher, needed_key
 from govern.mirror.config import RECORD_OVERHEAD_BYTES, MirrorConfig
-from govern.mirror.rules import NOTHING_SAID, Route, Rules, Said
+from govern.mirror.rules import NOTHING_SAID, Pair, Picked, Route, Rules, Said
 from govern.mirror.sampling import Fate
 from govern.mirror.seen import ID_BYTES_MAX, Seen, Side, inference, request_id
 from govern.mirror.spool import SpoolWriter
@@ -44,6 +44,7 @@ class Exchange:
         "_finished",
         "_grpc_status",
         "_headers",
+        "_id",
         "_open",
         "_recorder",
         "_request",
@@ -55,12 +56,11 @@ class Exchange:
         "_status",
         "_t_request",
         "_whole_bytes",
-        "id",
     )
 
-    def __init__(self, recorder: Recorder, route: Route, headers: Headers, *, said_id: bytes, t_request: int) -> None:
-        rules = recorder.rules
-        wanted = rules.wanted_headers
+    def __init__(
+        self, recorder: Recorder, rules: Rules, route: Route, headers: Picked, said_id: bytes, t_request: int
+    ) -> None:
         self._recorder = recorder
         self._rules = rules
         self._route = route
@@ -70,25 +70,21 @@ class Exchange:
         self._status = 0
         self._grpc_status = ""
         self._said_id = said_id
-        self._headers = {name: headers[name] for name in headers.keys() & wanted}
-        self._answer: dict[bytes, bytes] = {}
+        self._headers = headers
+        self._answer: Picked = {}
         #: A body that came in one part, or observed in many.
         self._request: bytes | Body = b""
         self._response: bytes | Body = b""
         #: The longest body that may be kept as one part.
         self._whole_bytes = recorder.body_bytes
-        self.id = recorder.ids.uuid7(t_request)
+        self._id = ""
         if route.shares.rate < 1:
-            fate = route.shares.fate(self.request_id)
+            self._id = uuid7(t_request)
+            fate = route.shares.fate(request_id(headers, rules.id_headers, said=said_id, otherwise=self._id))
             self._sampled = fate is not Fate.LEFT_OUT
             if fate is Fate.OPEN:  # kept only if it fails
                 self._open = True
                 self._whole_bytes = -1
-
-    @property
-    def request_id(self) -> str:
-        """How the caller knows the request; `id` where nothing says so."""
-        return request_id(self._headers, self._rules.id_headers, said=self._said_id, otherwise=self.id)
 
     def request_body(self, data: bytes) -> None:
         if data and self._sampled:
@@ -106,11 +102,14 @@ class Exchange:
         Args:
             grpc_status: of a gRPC call the name of its code, of which `status` is the HTTP equivalent.
         """
-        self._status = status
         self._grpc_status = grpc_status
-        wanted = self._rules.wanted_headers
+        self.response_start(status, headers.items())
+
+    def response_start(self, status: int, headers: Iterable[Pair]) -> None:
+        """`response_head`, with headers as ASGI has them."""
+        self._status = status
         try:
-            self._answer = {name: headers[name] for name in headers.keys() & wanted}
+            self._answer = self._rules.picked((bytes(name).lower(), value) for name, value in headers)
         except Exception:  # noqa: BLE001 - as above
             self._broken = True
 
@@ -166,7 +165,7 @@ class Exchange:
         spool = recorder.spool
         return Seen(
             self._route.common,
-            self.id,
+            self._id,
             self._said_id,
             self._t_request,
             recorder.clock(),
@@ -181,7 +180,7 @@ class Exchange:
         )
 
 
-def _side(headers: dict[bytes, bytes], body: bytes | Body) -> Side:
+def _side(headers: Picked, body: bytes | Body) -> Side:
     if isinstance(body, bytes):
         return Side(headers, body, len(body))
     return Side(headers, body.prefix(), body.size, body.digest())
@@ -204,7 +203,6 @@ class Recorder:
         self.source = source
         self.body_bytes = config.body_bytes
         self.hold = Hold(config.sampling.held_bytes)
-        self.ids = Ids()
         self._capture = Capture(agent=spool.info.agent, pod=config.pod, source=source)
         self.rules = Rules(config, self._capture)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -224,16 +222,29 @@ class Recorder:
             t_request: when the request began, if that was not just now.
         """
         try:
-            route = self.rules.route(method, target.partition(b"?")[0])
-            if route is None:
-                return None
-            if said is not NOTHING_SAID:
-                route = self.rules.completed(route, said)
-            said_id = said.id[:ID_BYTES_MAX]
-            return Exchange(self, route, headers, said_id=said_id, t_request=t_request or self.clock())
+            return self._begin(method, target, headers.items(), said, t_request)
         except Exception as failure:  # noqa: BLE001 - a failure of capture must never reach the traffic
             self.lose(failure)
             return None
+
+    def begin_from(self, method: str, target: bytes, headers: Iterable[Pair]) -> Exchange | None:
+        """`begin`, with method and headers as ASGI has them."""
+        try:
+            return self._begin(method.encode(), target, headers, NOTHING_SAID, 0)
+        except Exception as failure:  # noqa: BLE001 - as above
+            self.lose(failure)
+            return None
+
+    def _begin(
+        self, method: bytes, target: bytes, headers: Iterable[Pair], said: Said, t_request: int
+    ) -> Exchange | None:
+        rules = self.rules
+        route = rules.route(method, target.partition(b"?")[0])
+        if route is None:
+            return None
+        if said is not NOTHING_SAID:
+            route = rules.completed(route, said)
+        return Exchange(self, rules, route, rules.picked(headers), said.id[:ID_BYTES_MAX], t_request or self.clock())
 
     def apply(self, config: MirrorConfig) -> None:
         """Follow another configuration's rules from the next exchange on; those under way keep theirs.

@@ -7,6 +7,7 @@ place.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -47,6 +48,11 @@ class Said(NamedTuple):
 
 NOTHING_SAID: Final = Said()
 
+#: Name and value of a header.
+Pair = tuple[bytes, bytes]
+#: Headers that a record may need, and no others: what is not here lies nowhere.
+Picked = dict[bytes, bytes]
+
 
 class Rules:
     """The rules of one configuration.
@@ -58,13 +64,18 @@ class Rules:
     def __init__(self, config: MirrorConfig, capture: Capture = _NOBODY) -> None:
         self.kept_headers = tuple(name.encode("latin-1") for name in config.headers)
         self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
-        self.wanted_headers = wanted_headers((*self.kept_headers, *self.id_headers))
+        self._wanted_headers = wanted_headers((*self.kept_headers, *self.id_headers))
         self.error_status = config.sampling.error_status
         self.route = lru_cache(_PATHS_REMEMBERED)(self._find)
         self._known = lru_cache(_PATHS_REMEMBERED)(self._route)
         self._config = config
         self._capture = capture
         self._rules = tuple((rule.method.encode(), re.compile(rule.path.encode()), rule) for rule in config.rules)
+
+    def picked(self, headers: Iterable[Pair]) -> Picked:
+        """Those of a request's or a response's headers (names in lower case) that its record may need."""
+        wanted = self._wanted_headers
+        return {name: value for name, value in headers if name in wanted}
 
     def shares(self, service: str, model: str) -> Shares:
         """How many of a model's requests to keep."""

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from govern.ids import derived_uuid7
 from govern.mirror.body import Headers, payload_of, text
 from govern.record import SCHEMA_VERSION, Capture, Inference, Payload, Sampling
 
@@ -74,6 +75,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         common: a `Common`, encoded.
+        id: "" = made of agent, seq and time.
         said_id: the request id that the request's message says, before any header's.
         failed: whether it is an error, as the rules of sampling see it.
     """
@@ -122,11 +124,12 @@ def inference(seen: Seen) -> Inference:
     request, response = seen.request, seen.response
     told = request.headers.get(b"traceparent")
     capture = common.capture
+    identity = seen.id or derived_uuid7(seen.t_request, capture.agent, seen.seq)
     return Inference(
         schema_version=SCHEMA_VERSION,
-        id=seen.id,
-        request_id=request_id(request.headers, common.id_headers, said=seen.said_id, otherwise=seen.id),
-        traceparent=told[:55].decode() if told and _TRACEPARENT.fullmatch(told) else _new_trace(seen.id),
+        id=identity,
+        request_id=request_id(request.headers, common.id_headers, said=seen.said_id, otherwise=identity),
+        traceparent=told[:55].decode() if told and _TRACEPARENT.fullmatch(told) else _new_trace(identity),
         namespace=common.namespace,
         service=common.service,
         model=common.model,
