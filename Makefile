@@ -75,6 +75,10 @@ bench-capture: system .venv/.ready ## What capture costs, as docs/capture/perfor
 	.venv/bin/python -m tests.bench.capture_hour --markdown
 	.venv/bin/python -m tests.bench.capture_grpc --markdown
 
+.PHONY: bench-runtime
+bench-runtime: system .venv/.ready .venv-peers-alibi/.ready ## How fast pipelines judge, as docs/runtime-performance.md has it.
+	.venv/bin/python -m tests.bench.runtime --markdown $(BENCH_FLAGS)
+
 .PHONY: system
 system: ## Name the system packages that the tests need and this machine lacks.
 	@$(if $(PYTHON),$(PYTHON),python3) tests/services/system.py
@@ -105,12 +109,12 @@ lock: .venv/.ready ## Pin the two environments again from pyproject.toml.
 .PHONY: lock-peers
 lock-peers: .venv/.ready ## Pin the environments of other people's software again, from locks/peers*.in.
 	.venv/bin/python $(PIP) install --quiet uv
-	for name in peers peers-kserve; do \
+	for name in peers peers-kserve peers-alibi; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock-peers" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 locks/$$name.in -o locks/$$name.txt; done
 
 .PHONY: clean
 clean: ## Remove environments and caches.
-	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .venv-peers-alibi .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.ready: locks/numpy2.txt pyproject.toml
 	$(call environment,.venv,locks/numpy2.txt)
@@ -123,6 +127,10 @@ clean: ## Remove environments and caches.
 
 .venv-peers-kserve/.ready: locks/peers-kserve.txt
 	$(call environment,.venv-peers-kserve,locks/peers-kserve.txt)
+
+# Nothing of govern runs in it, whose numpy is older than govern's.
+.venv-peers-alibi/.ready: locks/peers-alibi.txt
+	$(call environment,.venv-peers-alibi,locks/peers-alibi.txt)
 
 define environment
 @if [ -z "$(PYTHON)" ]; then \
