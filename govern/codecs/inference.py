@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from govern.frame import Frame
 from govern.record import Inference, Payload
 from govern.schema import FeatureSchema
 
-_HTTP_OK: Final = 200
+HTTP_OK: Final = 200
 
 
 def decode(inference: Inference, schema: FeatureSchema) -> Frame:
@@ -30,7 +31,7 @@ def decode(inference: Inference, schema: FeatureSchema) -> Frame:
         DecodeError: a request body that is cut, withheld, packed in an unknown way, of a protocol that this
             release does not read, malformed, or not of the schema.
     """
-    body = _body(inference, inference.request, side="request")
+    body = body_of(inference, inference.request, side="request")
     codec = _codec(inference.protocol, body)
     frame = to_frame(codec.request(body, schema), schema, instance_prefix=inference.id)
     return Frame(
@@ -54,13 +55,23 @@ def _codec(declared: str, body: Body) -> Codec:
     return codec
 
 
+def outputs_of(inference: Inference, rows: int) -> dict[str, npt.NDArray[np.float64]]:
+    """The model's outputs for the rows of a request that could be read."""
+    return _outputs(inference, _codec(inference.protocol, body_of(inference, inference.request, side="request")), rows)
+
+
 def _outputs(inference: Inference, codec: Codec, rows: int) -> dict[str, npt.NDArray[np.float64]]:
-    if inference.status_code != _HTTP_OK:
+    if inference.status_code != HTTP_OK:
         return {}
     try:
-        tensors = codec.response(_body(inference, inference.response, side="response"))
+        tensors = codec.response(body_of(inference, inference.response, side="response"))
     except DecodeError:
         return {}
+    return matrices(tensors, rows)
+
+
+def matrices(tensors: Iterable[Tensor], rows: int) -> dict[str, npt.NDArray[np.float64]]:
+    """The tensors that are outputs for so many rows."""
     return {tensor.name: _matrix(tensor, rows) for tensor in tensors if _is_output(tensor, rows)}
 
 
@@ -73,7 +84,12 @@ def _matrix(tensor: Tensor, rows: int) -> npt.NDArray[np.float64]:
     return tensor.data.reshape(rows, width).astype(np.float64)
 
 
-def _body(inference: Inference, payload: Payload, *, side: str) -> Body:
+def body_of(inference: Inference, payload: Payload, *, side: str) -> Body:
+    """A side of an inference, unpacked.
+
+    Raises:
+        DecodeError: it is cut, withheld, or packed in an unknown way.
+    """
     if side in inference.truncated:
         raise DecodeError(
             f"{side} body of inference {inference.id} is cut",

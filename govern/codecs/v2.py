@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,6 +21,9 @@ from govern.codecs.json_body import parse
 from govern.codecs.raw import from_raw, to_raw
 from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names
 from govern.errors import BadInput, DecodeError
+
+#: In the JSON of a message with binary data.
+_BINARY: Final = f'"{v2_binary.SIZE}"'.encode()
 
 Parameters = Mapping[str, object]
 
@@ -51,6 +55,26 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     model_version: str = ""
     id: str = ""
     parameters: Mapping[str, object] = {}
+
+
+class Kind(NamedTuple):
+    """What tensors have in common that can lie below each other in one array; `row` is the shape of one row."""
+
+    name: str
+    datatype: str
+    row: tuple[int, ...]
+
+
+class Plain(NamedTuple):
+    """The tensors of a message, all with as many rows, as JSON has them: nothing but their number is checked.
+
+    Attributes:
+        data: of each tensor, flat and in row-major order.
+    """
+
+    kinds: tuple[Kind, ...]
+    rows: int
+    data: tuple[list[object], ...]
 
 
 class _WireTensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,6 +147,20 @@ def decode_response(body: bytes, *, json_size: int | None = None) -> Response:
         id=wire.id or "",
         parameters=wire.parameters or {},
     )
+
+
+def plain_request(body: bytes) -> Plain | None:
+    """A request's tensors before they are arrays; None for one that only `decode_request` can read.
+
+    Raises:
+        DecodeError: no JSON, or a missing field.
+    """
+    return None if _BINARY in body else _plain(parse(body, _WireRequest, what="V2 request").inputs)
+
+
+def plain_response(body: bytes) -> Plain | None:
+    """A response's tensors; as `plain_request`."""
+    return None if _BINARY in body else _plain(parse(body, _WireResponse, what="V2 response").outputs)
 
 
 def encode_request(
@@ -224,6 +262,25 @@ def _raw_head(tensor: Tensor, data: bytes) -> _WireTensor:
         datatype=tensor.datatype,
         parameters={v2_binary.SIZE: len(data)},
     )
+
+
+def _plain(wires: Sequence[_WireTensor]) -> Plain | None:
+    rows = wires[0].shape[0] if wires and wires[0].shape else 0
+    kinds, data = [], []
+    for wire in wires:
+        elements, shape = wire.data, wire.shape
+        if wire.parameters or not isinstance(elements, list) or not elements or shape[:1] != [rows]:
+            return None
+        if isinstance(elements[0], list):
+            found = shape_of(elements, where=wire.name)
+            if list(found) != shape:
+                return None
+            elements = flatten(elements, len(found))
+        if len(elements) != math.prod(shape):
+            return None
+        kinds.append(Kind(wire.name, wire.datatype, tuple(shape[1:])))
+        data.append(elements)
+    return Plain(tuple(kinds), rows, tuple(data)) if rows > 0 else None
 
 
 def _tensors(wires: Sequence[_WireTensor], tail: v2_binary.Tail, *, side: str) -> tuple[Tensor, ...]:

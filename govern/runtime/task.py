@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple, TypeVar
 
 from govern import record as records
 from govern.bus.protocol import Message, Partition
 from govern.codecs import cloudevents
-from govern.codecs.inference import decode
+from govern.codecs.together import decode_together
 from govern.errors import BadInput, DecodeError
+from govern.frame import Frame
 from govern.ids import derived_id
 from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
@@ -32,6 +34,10 @@ from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
 MAX_AGENTS: Final = 1024
 
 
+#: Messages that are read before the first of them is judged: what they have in common is paid once.
+READ_AHEAD: Final = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A verdict and the traces of the instances that it is about, newest last."""
@@ -42,6 +48,10 @@ class Judgement:
 
 #: In `Written.window`: what the topic holds belongs to no window of the buffer, and is to be replaced.
 NO_WINDOW: Final = -1
+
+
+#: Pipeline and offset -> the rows of the message, or why there are none.
+Frames = dict[tuple[str, int], Frame | DecodeError]
 
 
 class Written(NamedTuple):
@@ -129,9 +139,12 @@ class PartitionTask:
     def process(self, messages: Iterable[Message]) -> Effects:
         """Judge messages of this partition in offset order. What cannot be read becomes a dead letter."""
         effects = Effects()
-        for message in messages:
-            self._one(message, effects)
-            self.position = message.offset + 1
+        for batch in _batched(messages, READ_AHEAD):
+            read = [_read(message) for message in batch]
+            frames = self._frames(batch, read)
+            for message, found in zip(batch, read, strict=True):
+                self._one(message, found, frames, effects)
+                self.position = message.offset + 1
         return effects
 
     def expire(self, now_ns: int) -> Effects:
@@ -182,17 +195,23 @@ class PartitionTask:
             )
         return buffer
 
-    def _one(self, message: Message, effects: Effects) -> None:
-        try:
-            inference = cloudevents.from_message(message)
-            if not isinstance(inference, Inference):
-                raise BadInput(
-                    f"message {message.topic}[{message.partition}]@{message.offset} is a {type(inference).__name__}",
-                    why="this topic carries inferences",
-                    fix="publish it to its own topic",
-                )
-        except BadInput as error:
-            effects.dead_letters.append(dead_letters.of_message(message, error, namespace=self._namespace))
+    def _frames(self, messages: Sequence[Message], read: Sequence[Inference | BadInput]) -> Frames:
+        """What each pipeline can judge of the messages, decoded together, which costs a fraction of one by one."""
+        by_source: dict[tuple[str, str], list[tuple[int, Inference]]] = {}
+        for message, found in zip(messages, read, strict=True):
+            if isinstance(found, Inference) and _answered(found) and not found.synthetic:
+                by_source.setdefault((found.service, found.model), []).append((message.offset, found))
+        frames: Frames = {}
+        for name, loaded in self._pipelines.items():
+            source = loaded.plan.source
+            mine = by_source.get((source.service, source.model), [])
+            decoded = decode_together([inference for _, inference in mine], loaded.schema)
+            frames.update(((name, offset), frame) for (offset, _), frame in zip(mine, decoded, strict=True))
+        return frames
+
+    def _one(self, message: Message, inference: Inference | BadInput, frames: Frames, effects: Effects) -> None:
+        if isinstance(inference, BadInput):
+            effects.dead_letters.append(dead_letters.of_message(message, inference, namespace=self._namespace))
             return
         if inference.synthetic:
             return
@@ -205,9 +224,9 @@ class PartitionTask:
                 continue
             if wanted is None:
                 effects.observed.append((name, inference))
-                self._feed(loaded, inference, lost, message, effects)
+                self._feed(loaded, inference, lost, message, frames, effects)
             elif wanted.names(name):
-                self._feed(loaded, inference, lost, message, effects, wanted)
+                self._feed(loaded, inference, lost, message, frames, effects, wanted)
 
     def _newly_dropped(self, inference: Inference) -> int:
         agent, total = inference.capture.agent, inference.capture.dropped_before
@@ -223,6 +242,7 @@ class PartitionTask:
         inference: Inference,
         lost: int,
         message: Message,
+        frames: Frames,
         effects: Effects,
         wanted: Target = EVERYBODY,
     ) -> None:
@@ -233,14 +253,13 @@ class PartitionTask:
         }
         if lost:
             self._note_lost(keys.values(), lost)
-        if inference.error or not 200 <= inference.status_code < 300:
+        if not _answered(inference):
             return
-        try:
-            frame = decode(inference, loaded.schema)
-        except DecodeError as error:
+        frame = frames[loaded.plan.name, message.offset]
+        if isinstance(frame, DecodeError):
             self._note_lost(keys.values(), 1)
             effects.dead_letters.append(
-                dead_letters.of_message(message, error, namespace=self._namespace, pipeline=loaded.plan.name)
+                dead_letters.of_message(message, frame, namespace=self._namespace, pipeline=loaded.plan.name)
             )
             return
         trace = next((v.decode("latin-1") for k, v in message.headers if k == "traceparent"), inference.traceparent)
@@ -297,6 +316,34 @@ class PartitionTask:
             for step in loaded.plan.steps:
                 if step.kind == "explainer":
                     effects.explain_requests.extend(_explain_requests(step, verdict, window))
+
+
+T = TypeVar("T")
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _read(message: Message) -> Inference | BadInput:
+    """The inference that a message carries, or why it carries none."""
+    try:
+        found = cloudevents.from_message(message)
+    except BadInput as error:
+        return error
+    if isinstance(found, Inference):
+        return found
+    return BadInput(
+        f"message {message.topic}[{message.partition}]@{message.offset} is a {type(found).__name__}",
+        why="this topic carries inferences",
+        fix="publish it to its own topic",
+    )
+
+
+def _answered(inference: Inference) -> bool:
+    return not inference.error and 200 <= inference.status_code < 300
 
 
 def _joined(pieces: Mapping[int, bytes]) -> bytes:

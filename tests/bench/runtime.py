@@ -176,6 +176,8 @@ def main() -> None:
     chosen = [case for case in CASES if set(options.only) <= set(case.name.replace(",", "").split())]
     if not chosen:
         parser.error(f"no case has all of: {' '.join(options.only)}")
+    if not (options.no_mlserver or PEERS.exists()):
+        parser.error("MLServer is not there: make .venv-peers-alibi/.ready, or give --no-mlserver")
     circumstances("tests.bench.runtime")
     with tempfile.TemporaryDirectory(prefix="govern-bench-") as name:
         folder = Path(name)
@@ -290,7 +292,7 @@ def mlserver(folder: Path) -> float:
     folder.mkdir()
     command = [str(PEERS / "python"), str(program), str(folder), *map(str, ports)]
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    start = ["env", "-u", "PYTHONPATH", "OMP_NUM_THREADS=1", "-C", str(folder), str(PEERS / "mlserver"), "start"]
+    start = ["env", "-u", "PYTHONPATH", "-C", str(folder), "OMP_NUM_THREADS=1", str(PEERS / "mlserver"), "start"]
     server = Process([*start, str(folder)], log=folder / "mlserver.log")
     server.start(lambda log: listening(ports[0]) and all(f"Loaded model '{name}'" in log for name in MODELS))
     script = folder / "ask.lua"
