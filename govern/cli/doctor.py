@@ -20,6 +20,7 @@ from govern.errors import GovernError
 #: extra -> the packages it brings.
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "mirror": ("httptools", "uvloop"),
+    "serve": ("grpcio", "grpcio-health-checking", "grpcio-reflection"),
     "explain": ("shap",),
     "audit": ("sqlalchemy", "alembic", "psycopg", "cryptography", "rfc8785", "pyjwt"),
     "alibi": ("alibi", "alibi-detect"),

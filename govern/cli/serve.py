@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,7 +12,7 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from govern.cli._common import MetricsHostOption, MetricsPortOption, OtlpOption, run_until_signal, telemetry
-from govern.errors import BadInput
+from govern.errors import BadInput, MissingExtra
 from govern.runtime.loader import load
 from govern.runtime.serving.application import create_app
 from govern.runtime.serving.calls import AT_ONCE, MAX_BYTES, Calls
@@ -24,6 +25,9 @@ DEFAULT_HTTP: Final = "127.0.0.1:8085"
 def serve_command(
     files: Annotated[list[Path], typer.Argument(help="Pipeline files (YAML).")],
     http: Annotated[str, typer.Option(help="host:port of REST; port 0 takes a free one.")] = DEFAULT_HTTP,
+    grpc: Annotated[
+        str | None, typer.Option(help="host:port of gRPC, with health and reflection; port 0 takes a free one.")
+    ] = None,
     at_once: Annotated[int, typer.Option(min=1, help="Calls that are computed at once.")] = AT_ONCE,
     max_bytes: Annotated[int, typer.Option(min=1, help="Longest request, in bytes.")] = MAX_BYTES,
     metrics_host: MetricsHostOption = "127.0.0.1",
@@ -39,11 +43,26 @@ def serve_command(
             repository = Repository([source for file in files for source in detector_sources(file, load(file))])
             calls = Calls(at_once=at_once, max_bytes=max_bytes)
             host, port = listening.getsockname()[:2]
-            typer.echo(f"serving {', '.join(repository) or 'nothing'}", err=True)
-            typer.echo(f"listening on http://{host}:{port}", err=True)
-            await serve(create_app(repository, calls), listening, stop)
+            async with _grpc(grpc, repository, calls):
+                typer.echo(f"serving {', '.join(repository) or 'nothing'} on http://{host}:{port}", err=True)
+                await serve(create_app(repository, calls), listening, stop)
 
     run_until_signal(main)
+
+
+@asynccontextmanager
+async def _grpc(address: str | None, repository: Repository, calls: Calls) -> AsyncIterator[None]:
+    if address is None:
+        yield
+        return
+    try:
+        from govern.runtime.serving.grpc_server import serving
+    except ModuleNotFoundError as error:
+        raise MissingExtra("serve", needed_by="govern serve --grpc") from error
+    host, port = _address(address, "--grpc")
+    async with serving(repository, calls, host, port) as bound:
+        typer.echo(f"listening on grpc://{host}:{bound}", err=True)
+        yield
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

@@ -65,7 +65,7 @@ def to_raw(tensor: Tensor) -> bytes:
             fix="send one tensor for each column, each of one datatype",
         )
     if tensor.datatype == "BYTES":
-        elements = [_bytes(element, tensor.name) for element in np.ravel(tensor.data).tolist()]
+        elements = [to_bytes(element, tensor.name) for element in np.ravel(tensor.data).tolist()]
         return b"".join(len(element).to_bytes(_PREFIX, "little") + element for element in elements)
     numbers = np.ascontiguousarray(tensor.data, dtype=DTYPES[tensor.datatype])
     if tensor.datatype == "BF16":
@@ -73,7 +73,8 @@ def to_raw(tensor: Tensor) -> bytes:
     return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _bytes(element: object, name: str) -> bytes:
+def to_bytes(element: object, name: str) -> bytes:
+    """One element of BYTES; raises what `to_raw` does."""
     if isinstance(element, bytes):
         return element
     try:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError as ProtobufError
 from govern.codecs import content_types, grpc_messages
 from govern.codecs import open_inference_pb2 as pb
 from govern.codecs.arrays import RANGES, shaped
-from govern.codecs.raw import from_raw, to_raw
+from govern.codecs.raw import from_raw, to_bytes, to_raw
 from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names, objects, text_or_bytes
 from govern.codecs.v2 import Request, Response
 from govern.errors import DecodeError
@@ -40,16 +40,17 @@ def decode_requests(body: bytes, content_type: str = "application/grpc") -> list
         DecodeError: no such messages (see `grpc_messages.split`), no tensor, a tensor named twice, an unknown datatype,
             elements in the wrong field or not as many as the shape says.
     """
-    messages = _messages(body, content_type, pb.ModelInferRequest, _REQUEST)
-    return [
-        Request(
-            inputs=_tensors(one.inputs, one.raw_input_contents, side="input"),
-            id=one.id,
-            parameters=_parameters(one.parameters),
-            outputs=tuple(output.name for output in one.outputs),
-        )
-        for one in messages
-    ]
+    return [request_of(one) for one in _messages(body, content_type, pb.ModelInferRequest, _REQUEST)]
+
+
+def request_of(message: pb.ModelInferRequest) -> Request:
+    """What one message asks; raises what `decode_requests` does."""
+    return Request(
+        inputs=_tensors(message.inputs, message.raw_input_contents, side="input"),
+        id=message.id,
+        parameters=_parameters(message.parameters),
+        outputs=tuple(output.name for output in message.outputs),
+    )
 
 
 def decode_responses(body: bytes, content_type: str = "application/grpc", *, stream: bool = False) -> list[Response]:
@@ -91,21 +92,27 @@ def encode_request(tensors: Sequence[Tensor], *, model: str, version: str = "", 
 
 
 def encode_response(
-    model_name: str, tensors: Sequence[Tensor], *, model_version: str = "", request_id: str = ""
+    model_name: str, tensors: Sequence[Tensor], *, model_version: str = "", request_id: str = "", raw: bool = True
 ) -> bytes:
-    """Write a ModelInferResponse, its tensors as raw contents.
+    """Write a ModelInferResponse.
+
+    Args:
+        raw: as raw contents; else in `contents`, where every tensor's datatype has a field there.
 
     Raises:
         BadInput: a tensor that has no raw form (see `raw.to_raw`).
     """
-    message = pb.ModelInferResponse(
-        model_name=model_name,
-        model_version=model_version,
-        id=request_id,
-        raw_output_contents=[to_raw(one) for one in tensors],
-    )
+    message = pb.ModelInferResponse(model_name=model_name, model_version=model_version, id=request_id)
     for one in tensors:
         message.outputs.add(name=one.name, datatype=one.datatype, shape=one.data.shape)
+    if raw or any(one.datatype not in grpc_messages.CONTENTS for one in tensors):
+        message.raw_output_contents.extend(to_raw(one) for one in tensors)
+        return message.SerializeToString()
+    for wire, one in zip(message.outputs, tensors, strict=True):
+        elements: list[object] = np.ravel(one.data).tolist()
+        if one.datatype == "BYTES":
+            elements = [to_bytes(element, one.name) for element in elements]
+        getattr(wire.contents, grpc_messages.CONTENTS[one.datatype]).extend(elements)
     return message.SerializeToString()
 
 

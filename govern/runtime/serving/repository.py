@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from govern.errors import GovernError, NotFound
 from govern.runtime.loader import LoadedPipeline, load
@@ -14,6 +14,9 @@ from govern.runtime.serving.detector import DetectorModel
 from govern.runtime.serving.model import Model
 from govern.runtime.serving.names import check_distinct, model_name
 from govern.runtime.serving.step import DetectorStep
+
+#: What a server with a repository has among the `extensions` of its metadata.
+EXTENSION: Final = "model_repository"
 
 State = Literal["READY", "UNAVAILABLE"]
 
@@ -85,9 +88,13 @@ class Repository(Mapping[str, Model]):
             fix="load the model again" if name in self._reasons else "correct the names, or serve that pipeline",
         )
 
-    def index(self) -> list[Listed]:
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(self._sources.values())
+
+    def index(self, *, only_ready: bool = False) -> list[Listed]:
         """Every model there is, loaded or not."""
-        return [self._listed(name) for name in self._sources]
+        return [self._listed(name) for name in self._sources if name in self._models or not only_ready]
 
     def load(self, name: str) -> None:
         """Read a model anew. One that is loaded answers until the new one takes its place, and for good if that fails.

@@ -6,7 +6,7 @@ goes from bytes to tensors and back by `govern.codecs.v2` alone; FastAPI routes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -27,20 +27,25 @@ _INTERNAL: Final = 500
 
 
 def create_app(
-    models: Mapping[str, Model], *, title: str = "govern V2 inference", calls: Calls | None = None
+    models: Mapping[str, Model],
+    *,
+    title: str = "govern V2 inference",
+    calls: Calls | None = None,
+    extensions: Sequence[str] = (),
 ) -> FastAPI:
     """The ASGI application that serves `models` under their names. Errors are answered as `{"error": text}`.
 
     Args:
         models: looked up anew for each request.
         calls: bounds what is under way, here and elsewhere in the process.
+        extensions: of the protocol that the caller adds.
     """
     bounds = calls or Calls()
     app = FastAPIOffline(title=title, version=__version__)
 
     @app.get("/v2")
     async def server_metadata() -> Response:
-        return _json({"name": "govern", "version": __version__, "extensions": [v2_binary.EXTENSION]})
+        return _json({"name": "govern", "version": __version__, "extensions": [v2_binary.EXTENSION, *extensions]})
 
     @app.get("/v2/health/live")
     async def live() -> Response:

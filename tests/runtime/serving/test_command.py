@@ -22,7 +22,7 @@ def serving(fitted: Fitted, tmp_path: Path) -> Iterator[Process]:
     file = fitted.write(tmp_path / "pipeline", "default")
     command = [sys.executable, "-m", "govern.cli.main", "serve", str(file), "--http", "127.0.0.1:0"]
     process = Process(command, log=tmp_path / "serve.log")
-    process.start(lambda log: "listening on" in log)
+    process.start(lambda log: "serving watch-" in log)
     try:
         yield process
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -11,29 +10,18 @@ import pytest
 from govern import record as records
 from govern.codecs.inference import decode
 from govern.record import Inference, Payload
-from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.loader import LoadedPipeline
 from govern.runtime.serving.application import create_app
 from govern.runtime.serving.calls import Calls
-from govern.runtime.serving.repository import Repository, detector_sources
-from tests.runtime.conftest import Fitted, Make
+from govern.runtime.serving.repository import Repository
+from tests.runtime.conftest import Make
 
 UNANSWERED = {"status_code": 0, "response": Payload(), "missing": ("response",)}
 
 
 @pytest.fixture
-def file(fitted: Fitted, tmp_path: Path) -> Path:
-    return fitted.write(tmp_path / "pipeline", "default")
-
-
-@pytest.fixture
-def loaded(file: Path) -> LoadedPipeline:
-    (one,) = load(file)
-    return one
-
-
-@pytest.fixture
-async def client(file: Path, loaded: LoadedPipeline) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Repository(detector_sources(file, [loaded])), Calls(max_bytes=100_000))
+async def client(repository: Repository) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(repository, Calls(max_bytes=100_000))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://serve") as client:
         yield client
 
@@ -120,8 +108,7 @@ async def test_too_few_rows_for_drift_are_refused(client: httpx.AsyncClient, mak
     assert answer.json()["title"] == "step 'drift' of pipeline 'watch' was sent 1 rows"
 
 
-async def test_an_unloaded_step_is_not_found(file: Path, loaded: LoadedPipeline, make_inference: Make) -> None:
-    repository = Repository(detector_sources(file, [loaded]))
+async def test_an_unloaded_step_is_not_found(repository: Repository, make_inference: Make) -> None:
     repository.unload("watch-outlier")
     transport = httpx.ASGITransport(create_app(repository, Calls()))
     async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
