@@ -94,6 +94,7 @@ def _rows() -> list[tuple[str, list[PanelBuilder]]]:
         ("Traffic and latency", _traffic()),
         ("CloudEvents sink", _sink()),
         ("Freshness and lag", _freshness()),
+        ("Served steps", _served()),
         ("Explanations and audit", _audit()),
     ]
 
@@ -404,6 +405,32 @@ def _freshness() -> list[PanelBuilder]:
             ),
             unit="cps",
             span=8,
+        ),
+    ]
+
+
+def _served() -> list[PanelBuilder]:
+    def quantile(share: float) -> str:
+        return f"histogram_quantile({share}, sum by (le) (rate(govern_serve_duration_seconds_bucket{_MODEL}{_RATE})))"
+
+    by = "by (pipeline, step)"
+    return [
+        lines(
+            "Calls of served steps",
+            "Calls per second that others make of steps which `govern serve` serves: answered, those of them that were "
+            "answered with an error, and those turned away for want of room.",
+            query(f"sum {by} (rate(govern_serve_duration_seconds_count{_MODEL}{_RATE}))", "{{pipeline}} {{step}}"),
+            query(f"sum(rate(govern_serve_failures_total{_MODEL}{_RATE})) or vector(0)", "failed"),
+            query(f"sum(rate(govern_serve_refused_total{_MODEL}{_RATE})) or vector(0)", "turned away"),
+            unit="cps",
+            dashed="failed",
+        ),
+        lines(
+            "Time to answer a call of a step",
+            "From a call of a served step to its answer, waiting for a place included. A caller waits for it.",
+            query(quantile(0.5), "p50"),
+            query(quantile(0.95), "p95"),
+            unit="s",
         ),
     ]
 

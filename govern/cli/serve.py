@@ -39,9 +39,9 @@ def serve_command(
     async def main(stop: asyncio.Event) -> None:
         with ExitStack() as stack:
             listening = stack.enter_context(listen(*_address(http, "--http")))
-            telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
+            metrics, _ = telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
             repository = Repository([source for file in files for source in detector_sources(file, load(file))])
-            calls = Calls(at_once=at_once, max_bytes=max_bytes)
+            calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
             async with _grpc(grpc, repository, calls):
                 typer.echo(f"serving {', '.join(repository) or 'nothing'} on http://{host}:{port}", err=True)

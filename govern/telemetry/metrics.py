@@ -123,6 +123,12 @@ class Metrics:
             "govern_explanation_duration_seconds", "Time to compute an explanation.", _WORK_BUCKETS_S
         )
 
+        self.serve_duration = histogram(
+            "govern_serve_duration_seconds", "Time to answer a call of a step, waiting included.", _LATENCY_BUCKETS_S
+        )
+        self.serve_failures = counter("govern_serve_failures", "Calls of a step that were answered with an error.")
+        self.serve_refused = counter("govern_serve_refused", "Calls of a step refused for want of room.")
+
         self.audit_entries = counter("govern_audit_entries", "Entries appended to the audit log.")
         self.audit_tree_size = gauge("govern_audit_tree_size", "Leaves in the audit log's Merkle tree.")
         self.audit_checkpoint_time = gauge(

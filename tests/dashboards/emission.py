@@ -19,6 +19,7 @@ def emit(metrics: Metrics) -> None:
     _worker(metrics)
     _explainer(metrics)
     _audit(metrics)
+    _served(metrics)
 
 
 def _mirror(metrics: Metrics) -> None:
@@ -93,3 +94,10 @@ def _audit(metrics: Metrics) -> None:
     metrics.audit_append_duration.labels(*names).observe(0.01)
     metrics.audit_reads.labels(*names).inc()
     metrics.audit_gaps.labels(*names).inc()
+
+
+def _served(metrics: Metrics) -> None:
+    names = labels(namespace=NAMESPACE, service=SERVICE, model=MODEL, pipeline=PIPELINE, step="outlier")
+    metrics.serve_duration.labels(*names).observe(0.004)
+    metrics.serve_failures.labels(*names).inc()
+    metrics.serve_refused.labels(*names).inc()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from govern.errors import GovernError, Unavailable
+from govern.telemetry.metrics import Metrics
 
 #: Calls that are computed at once. Detectors hold a processor, models behind a pipeline only wait: more than the
 #: processors of a pod, and few enough that none of them crawls.
@@ -39,7 +41,11 @@ class Busy(Unavailable):
 
 
 class Calls:
-    """Bounds the calls of one process, over whichever protocol they come."""
+    """Bounds and counts the calls of one process, over whichever protocol they come.
+
+    Args:
+        metrics: None = not counted.
+    """
 
     def __init__(
         self,
@@ -47,11 +53,13 @@ class Calls:
         at_once: int = AT_ONCE,
         waiting: int = WAITING,
         max_bytes: int = MAX_BYTES,
+        metrics: Metrics | None = None,
     ) -> None:
         self.max_bytes = max_bytes
         self._places = asyncio.Semaphore(at_once)
         self._limit = at_once + waiting
         self._inside = 0
+        self._metrics = metrics
 
     async def body(self, chunks: AsyncIterator[bytes], declared: str | None) -> bytes:
         """A request's body.
@@ -74,21 +82,33 @@ class Calls:
         return b"".join(parts)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, labels: tuple[str, ...]) -> AsyncIterator[None]:
         """A place to compute one answer in.
+
+        Args:
+            labels: of the model that is called, see `govern.telemetry.metrics`.
 
         Raises:
             Busy: there is none, and no room to wait for one.
         """
         if self._inside >= self._limit:
+            if self._metrics is not None:
+                self._metrics.serve_refused.labels(*labels).inc()
             raise Busy(
                 "the server is busy",
                 why=f"{self._inside} calls are computed or wait",
                 fix="call again shortly, or run more replicas",
             )
         self._inside += 1
+        began = time.perf_counter()
         try:
             async with self._places:
                 yield
+        except BaseException:
+            if self._metrics is not None:
+                self._metrics.serve_failures.labels(*labels).inc()
+            raise
         finally:
             self._inside -= 1
+            if self._metrics is not None:
+                self._metrics.serve_duration.labels(*labels).observe(time.perf_counter() - began)

@@ -11,7 +11,8 @@ from govern.codecs.tensor import Tensor
 from govern.codecs.v2 import Request
 from govern.errors import BadInput, NotFound
 from govern.runtime.serving.calls import Calls
-from govern.runtime.serving.model import ChoosesInputs, Model, ModelMetadata
+from govern.runtime.serving.model import ChoosesInputs, Labelled, Model, ModelMetadata
+from govern.telemetry.metrics import labels
 
 
 def find(models: Mapping[str, Model], name: str, version: str = "") -> Model:
@@ -44,7 +45,7 @@ async def infer(model: Model, asked: Request, calls: Calls) -> list[Tensor]:
         model.check_names(names)
     elif model.metadata.inputs:
         _check_names(names, model.metadata)
-    async with calls.place():
+    async with calls.place(model.labels if isinstance(model, Labelled) else labels(model=model.metadata.name)):
         answer = await _answer(model, asked)
     return _select(answer, asked.outputs)
 

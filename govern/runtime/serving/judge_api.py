@@ -56,7 +56,7 @@ def create_app(steps: Steps, calls: Calls) -> FastAPI:
     async def judge_one(pipeline: str, step: str, request: Request) -> Response:
         found = steps.step(pipeline, step)
         body = await calls.body(request.stream(), request.headers.get("content-length"))
-        async with calls.place():
+        async with calls.place(found.labels):
             judgement = await run_in_threadpool(_judge, found, body)
         return Response(msgspec.json.encode(judgement), media_type="application/json")
 
