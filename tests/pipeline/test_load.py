@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.tree import Tree
 
-from govern.errors import ConfigError, GovernError
+from govern.cli.pipeline_show import draw
+from govern.errors import ConfigError
 from govern.pipeline import Pipeline, PipelineError, Problem, load_pipelines
+from govern.pipeline.graph import graph
+from govern.pipeline.svg import svg
+from tests.pipeline.conftest import kinds
+from tests.pipeline.test_deadlocks import graphs
 
 Problems = Callable[..., tuple[Problem, ...]]
 Load = Callable[..., list[Pipeline]]
@@ -113,24 +122,69 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-STEP = st.fixed_dictionaries(
-    {"name": NAMES | ANY},
+TENSORS = st.lists(st.fixed_dictionaries({"name": NAMES, "datatype": st.sampled_from(["FP64", "BYTES"])}), max_size=2)
+ROUTES = st.lists(st.fixed_dictionaries({"name": NAMES}), min_size=2, max_size=3)
+JOIN = st.sampled_from(["inner", "outer", "any"]) | ANY
+SOME = st.lists(REFERENCES | NAMES, min_size=1, max_size=3)
+RENAMED = st.dictionaries(REFERENCES, NAMES, max_size=2)
+ROLES: list[st.SearchStrategy[dict[str, object]]] = [
+    st.fixed_dictionaries({role: ANY | content})
+    for role, content in {
+        "detector": st.sampled_from([{"type": "tabular", "artifact": "a"}, {"type": "x", "artifact": "a"}]),
+        "explainer": st.just({"name": "e"}),
+        "model": st.just({"captured": True})
+        | st.fixed_dictionaries({"url": st.just("http://x")}, optional={"inputs": TENSORS, "outputs": TENSORS}),
+        "transformer": st.fixed_dictionaries({"callable": st.just("a:b")}, optional={"outputs": TENSORS, "oneOf": ANY}),
+        "router": st.fixed_dictionaries({"strategy": st.just("thompson"), "routes": ROUTES | ANY}),
+        "combiner": st.fixed_dictionaries({"method": st.sampled_from(["mean", "weighted"])}, optional={"weights": ANY}),
+    }.items()
+]
+STEP = st.builds(
+    lambda role, step, wild: {**step, **role, **wild},
+    st.one_of(ROLES),
+    st.fixed_dictionaries(
+        {"name": NAMES}, optional={"inputs": SOME, "triggers": SOME, "inputsJoinType": JOIN, "tensorMap": RENAMED}
+    ),
+    st.just({})
+    | st.dictionaries(st.sampled_from(["name", "inputs", "triggers", "batch", "tensorMap"]), ANY, max_size=1),
+)
+SPEC = st.fixed_dictionaries(
+    {"steps": st.lists(STEP, min_size=1, max_size=5)},
     optional={
-        "detector": ANY | st.just({"type": "tabular", "artifact": "a"}) | st.just({"type": "x", "artifact": "a"}),
-        "explainer": ANY | st.just({"name": "e"}),
-        "model": ANY | st.just({"captured": True}),
-        "inputs": ANY | st.lists(REFERENCES, max_size=3),
-        "triggers": ANY | st.lists(REFERENCES, max_size=3),
-        "batch": ANY,
+        "output": ANY | st.fixed_dictionaries({"steps": SOME}, optional={"stepsJoin": JOIN, "tensorMap": RENAMED}),
+        "input": ANY | st.fixed_dictionaries({"externalInputs": SOME}, optional={"externalTriggers": SOME}),
+        "allowCycles": st.booleans() | ANY,
+        "schema": st.just("schema.yaml"),
+        "source": st.just({"service": "s", "model": "m"}),
     },
+)
+WILD = st.fixed_dictionaries(
+    {
+        "apiVersion": st.just("govern.io/v1alpha1"),
+        "kind": st.just("Pipeline"),
+        "metadata": st.just({"name": "monitor"}) | ANY,
+        "spec": SPEC | ANY,
+    }
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(spec=ANY | st.fixed_dictionaries({"steps": st.lists(STEP, max_size=5), "output": ANY}), metadata=ANY)
-def test_any_document_is_a_pipeline_or_a_placed_error(load: Load, spec: object, metadata: object) -> None:
-    document = {"apiVersion": "govern.io/v1alpha1", "kind": "Pipeline", "metadata": metadata, "spec": spec}
-    with pytest.raises(GovernError) as caught:
-        load(yaml.safe_dump(document))
-    assert isinstance(caught.value, PipelineError)
-    assert all(one.line >= 1 and one.column >= 1 and one.fix for one in caught.value.problems)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(document=WILD | graphs())
+def test_any_document_is_a_placed_error_or_a_pipeline_that_can_be_drawn(load: Load, document: object) -> None:
+    problems: tuple[Problem, ...] = ()
+    try:
+        (pipeline,) = load(yaml.safe_dump(document))
+    except PipelineError as error:
+        problems = error.problems
+    if problems:
+        assert all(one.line >= 1 and one.column >= 1 and one.fix for one in problems)
+        return
+    one = graph(pipeline, kinds=kinds)
+    assert ElementTree.fromstring(svg([one])).tag.endswith("svg")
+    assert one.name in render(draw(pipeline, one))
+
+
+def render(tree: Tree) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(tree)
+    return console.export_text()
