@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,14 +15,11 @@ from rich.console import Console
 
 from explainers.answer import DEFAULT_DEADLINE_S, Answerer
 from explainers.api import create_app
-from explainers.artifacts import folders, load, output_of
-from explainers.base import Explainer
-from explainers.catalogue import Card, Catalogue
+from explainers.artifacts import load
+from explainers.catalogue import Catalogue
 from explainers.fit import fit
 from explainers.jobs import ExplainWorker
-from explainers.predictor import Predictor, SklearnPredictor
 from explainers.target import Target
-from explainers.v2_predictor import V2Predictor
 from govern.bus import open_bus
 from govern.cli._common import (
     BusOption,
@@ -33,6 +29,14 @@ from govern.cli._common import (
     OtlpOption,
     run_until_signal,
     telemetry,
+)
+from govern.cli._explainers import (
+    ModelFileOption,
+    ModelNameOption,
+    ModelUrlOption,
+    ModelVersionOption,
+    loaded_explainers,
+    predictor_of,
 )
 from govern.errors import BadInput
 from govern.record import ExplainRequest
@@ -45,16 +49,6 @@ DEFAULT_PORT: Final = 8091
 
 ExplainersArgument = Annotated[
     Path, typer.Argument(help="Folder of fitted explainers; each is served under its folder's name.")
-]
-ModelUrlOption = Annotated[
-    str, typer.Option("--model-url", envvar="GOVERN_MODEL_URL", help="V2 server that black-box explainers ask.")
-]
-ModelNameOption = Annotated[str, typer.Option("--model-name", help="Model there; the schema's model by default.")]
-ModelVersionOption = Annotated[
-    str, typer.Option("--model-version", help="Version there; the server's choice if empty.")
-]
-ModelFileOption = Annotated[
-    Path | None, typer.Option("--model", help="Model as a skops file: asked in this process instead of over HTTP.")
 ]
 
 
@@ -131,7 +125,9 @@ def serve_command(
             )
             catalogue = Catalogue.read(explainers)
             loaded = (
-                stack.enter_context(_loaded(explainers, model_url, model_name, model_version, model)) if worker else {}
+                stack.enter_context(loaded_explainers(explainers, model_url, model_name, model_version, model))
+                if worker
+                else {}
             )
             async with open_bus(bus, client_id="govern-explainer") as connection, asyncio.TaskGroup() as tasks:
                 inferences = None
@@ -180,7 +176,7 @@ def worker_command(
             metrics, provider = telemetry(
                 stack, "govern-explainer", CollectorRegistry(), (metrics_host, metrics_port), otlp
             )
-            loaded = stack.enter_context(_loaded(explainers, model_url, model_name, model_version, model))
+            loaded = stack.enter_context(loaded_explainers(explainers, model_url, model_name, model_version, model))
             async with open_bus(bus, client_id="govern-explainer") as connection:
                 await ExplainWorker(
                     bus=connection,
@@ -209,7 +205,9 @@ def row_command(
     from explainers.api_models import ExplanationView
 
     with httpx.Client() as client:
-        explainer = load(artifact, predictor=_predictor(artifact, client, model_url, model_name, model_version, model))
+        explainer = load(
+            artifact, predictor=predictor_of(artifact, client, model_url, model_name, model_version, model)
+        )
         text = typer.get_text_stream("stdin").read() if values == "-" else values
         request = ExplainRequest(id="row", explainer=artifact.name, inputs_json=text, deadline_s=deadline_s)
         explanation = Answerer({artifact.name: explainer}).explain(request)
@@ -221,31 +219,6 @@ def row_command(
         typer.echo(f"- {reason.text}")
     if explanation.status == "deadline":
         typer.echo("Time ran out: this is the best so far. Allow more with --deadline-s.")
-
-
-@contextmanager
-def _loaded(folder: Path, url: str, name: str, version: str, model: Path | None) -> Iterator[dict[str, Explainer]]:
-    """Every explainer of a folder, bound to the model; the connections are closed when the block ends."""
-    with httpx.Client() as client:
-        loaded = {
-            one: load(path, predictor=_predictor(path, client, url, name, version, model))
-            for one, path in folders(folder).items()
-        }
-        for explainer in loaded.values():
-            _ = explainer.model_digest  # raises when it has no model to ask: now, not at the first request
-        yield loaded
-
-
-def _predictor(
-    path: Path, client: httpx.Client, url: str, name: str, version: str, model: Path | None
-) -> Predictor | None:
-    if model is not None:
-        return SklearnPredictor.open(model)
-    if not url:
-        return None
-    if not name:
-        name = Card.read(path.name, path).schema.model
-    return V2Predictor(url, name, client=client, version=version, output=output_of(path))
 
 
 def _param(text: str) -> tuple[str, Any]:

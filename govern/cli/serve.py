@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
+import httpx
 import typer
 from prometheus_client import CollectorRegistry
 
+from explainers.artifacts import folders
+from explainers.served import explainer_sources
 from govern.cli._common import MetricsHostOption, MetricsPortOption, OtlpOption, run_until_signal, telemetry
+from govern.cli._explainers import (
+    ModelFileOption,
+    ModelNameOption,
+    ModelUrlOption,
+    ModelVersionOption,
+    read_explainer,
+)
 from govern.errors import BadInput, MissingExtra
 from govern.runtime.loader import load
 from govern.runtime.serving.application import create_app
@@ -28,6 +40,13 @@ def serve_command(
     grpc: Annotated[
         str | None, typer.Option(help="host:port of gRPC, with health and reflection; port 0 takes a free one.")
     ] = None,
+    explainers: Annotated[
+        Path | None, typer.Option(help="Folder of fitted explainers: serve the explainer steps too.")
+    ] = None,
+    model_url: ModelUrlOption = "",
+    model_name: ModelNameOption = "",
+    model_version: ModelVersionOption = "",
+    model: ModelFileOption = None,
     at_once: Annotated[int, typer.Option(min=1, help="Calls that are computed at once.")] = AT_ONCE,
     max_bytes: Annotated[int, typer.Option(min=1, help="Longest request, in bytes.")] = MAX_BYTES,
     metrics_host: MetricsHostOption = "127.0.0.1",
@@ -40,7 +59,16 @@ def serve_command(
         with ExitStack() as stack:
             listening = stack.enter_context(listen(*_address(http, "--http")))
             metrics, _ = telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
-            repository = Repository([source for file in files for source in detector_sources(file, load(file))])
+            pipelines = {file: load(file) for file in files}
+            sources = [source for file, found in pipelines.items() for source in detector_sources(file, found)]
+            if explainers is not None:
+                client = stack.enter_context(httpx.Client())
+                readers = {
+                    name: partial(read_explainer, path, client, model_url, model_name, model_version, model)
+                    for name, path in folders(explainers).items()
+                }
+                sources += explainer_sources(itertools.chain.from_iterable(pipelines.values()), readers)
+            repository = Repository(sources)
             calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
             async with _grpc(grpc, repository, calls):

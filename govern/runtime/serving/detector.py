@@ -13,16 +13,13 @@ from govern.detection import InstanceScores, WindowScores
 from govern.errors import DecodeError
 from govern.frame import Frame
 from govern.record import FeatureResult, Kind
-from govern.runtime.serving.model import ModelMetadata, TensorMetadata
+from govern.runtime.serving.model import VERSION_DIGITS, ModelMetadata, TensorMetadata, feature_inputs
 from govern.runtime.serving.step import DetectorStep
-from govern.schema import Feature
 
 #: What a drift step calls a test that is of the window as a whole and not of one feature.
 WHOLE: Final = "*"
 
 _PLATFORM: Final = "govern_detector"
-#: Digits of the detector's digest that are its version: enough to tell the fits of one step apart.
-_VERSION_DIGITS: Final = 12
 
 
 class DetectorModel:
@@ -35,14 +32,14 @@ class DetectorModel:
     def __init__(self, name: str, step: DetectorStep) -> None:
         self.step = step
         inputs = [
-            *(_input(feature) for feature in step.schema.features),
+            *feature_inputs(step.schema),
             *(TensorMetadata(name=one, datatype="FP64", shape=(-1, -1)) for one in step.detector.needs_outputs),
         ]
         self.metadata = ModelMetadata(
             name=name,
             inputs=tuple(inputs),
             outputs=_outputs(step.kind),
-            versions=(step.detector.digest[:_VERSION_DIGITS],),
+            versions=(step.detector.digest[:VERSION_DIGITS],),
             platform=_PLATFORM,
         )
 
@@ -69,12 +66,6 @@ class DetectorModel:
         )
         scores = step.score(whole)
         return _drift(scores) if isinstance(scores, WindowScores) else _instances(step.kind, scores)
-
-
-def _input(feature: Feature) -> TensorMetadata:
-    # The schema does not say how long an embedding is, or how large an image.
-    width = {"embedding": (-1,), "image": (-1, -1, -1)}.get(feature.kind, (1,))
-    return TensorMetadata(name=feature.name, datatype=feature.datatype, shape=(-1, *width))
 
 
 def _outputs(kind: Kind) -> tuple[TensorMetadata, ...]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from govern.codecs.tensor import Tensor
+from govern.schema import FeatureSchema
+
+#: Digits of an artifact's digest that are its model's version: enough to tell the fits of one step apart.
+VERSION_DIGITS: Final = 12
 
 
 class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,3 +82,13 @@ class Labelled(Protocol):
 
 
 Model = V2Model | AsyncV2Model
+
+
+def feature_inputs(schema: FeatureSchema) -> tuple[TensorMetadata, ...]:
+    """The inputs of a model that takes rows of the schema, one tensor for each feature."""
+    # The schema does not say how long an embedding is, or how large an image.
+    wide: dict[str, tuple[int, ...]] = {"embedding": (-1,), "image": (-1, -1, -1)}
+    return tuple(
+        TensorMetadata(name=one.name, datatype=one.datatype, shape=(-1, *wide.get(one.kind, (1,))))
+        for one in schema.features
+    )
