@@ -211,7 +211,7 @@ class RouterSpec(_Model):
 
 
 class CombinerSpec(_Model):
-    """A step that makes one tensor of all that it receives, element by element.
+    """A step that makes one tensor of those that its inputs bring, one each, element by element.
 
     Attributes:
         method: `mean`; `weighted` (mean with `weights`, one for each input); `vote` (the most frequent value).

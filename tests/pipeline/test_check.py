@@ -377,6 +377,14 @@ CALLED_CASES = [
         "clean.outputs",
     ),
     (
+        "{size: 3, windowMs: 10, rolling: true}",
+        "{rolling: true}",
+        "rolling",
+        "spec.steps[2].batch.rolling",
+        "`rolling` has no effect",
+        "write size or windowMs",
+    ),
+    (
         "externalInputs: [intake.outputs]",
         "externalInputs: []",
         "externalInputs",

@@ -73,6 +73,13 @@ def nodes(document: Document, kinds: Kinds, found: list[Problem]) -> Iterator[No
         )
         if role is not None:
             Sections(document, (*where, role), found).check(mapping(step[role]), max(1, len(node.inputs)))
+            batch = mapping(step.get("batch"))
+            if role != "detector" and batch.get("rolling") is True and not batch.keys() & {"size", "windowMs"}:
+                why = "nothing says how long the window is; only detectors have one by default"
+                here = (*where, "batch", "rolling")
+                found.append(
+                    document.problem(here, "`rolling` has no effect", why, "write size or windowMs", at_key=True)
+                )
         if node.name:
             yield node
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from govern.pipeline.checks.places import place, step_place, words
 from govern.pipeline.checks.steps import EXPLANATION
@@ -20,8 +19,6 @@ from govern.pipeline.spec import TensorSpec, Typed
 from govern.schema import FeatureSchema
 
 Shape = tuple[int, ...]
-#: Of which no mean can be taken.
-_NO_NUMBERS: Final = ("BYTES", "BOOL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,21 +219,29 @@ def _called(port: Port, one: Graph) -> bool:
 
 
 def _combined(document: Document, one: Graph, node: Node, arrivals: Sequence[Arrival]) -> Iterator[Problem]:
-    """Tensors that cannot be taken element by element."""
+    """Inputs that bring more than one tensor, and tensors that cannot be taken element by element."""
     combiner = node.step.combiner if node.step is not None else None
     assert combiner is not None, "a combiner is a step with that section"
-    first: Known | None = None
+    first = Known("")
     for arrival in arrivals:
         where = place(one, node, arrival.port)
+        sure = [name for name, tensor in arrival.tensors.items() if tensor.sure]
+        if len(sure) > 1 and arrival.complete:
+            what, why = f"{arrival.port.text} brings {', '.join(sure)}", "a combiner takes one tensor of each input"
+            yield document.problem(where, what, why, f"name it: {_text(arrival.port)}.<tensor>")
+            continue
         for tensor in arrival.tensors.values():
-            if combiner.method != "vote" and tensor.datatype in _NO_NUMBERS:
-                what, why = f"{tensor.origin} is {tensor.datatype}", f"{combiner.method} needs numbers"
+            if combiner.method != "vote" and tensor.datatype == "BYTES":
+                what, why = f"{tensor.origin} is BYTES", f"{combiner.method} needs numbers"
                 yield document.problem(where, what, why, "write method: vote, or read another tensor")
-            elif first is not None and not _fits(first.shape, tensor.shape):
+            elif not _fits(first.shape, tensor.shape):
                 what = f"{tensor.origin} has shape {_shown(tensor.shape)}"
                 why = f"{first.origin} has shape {_shown(first.shape)}, and they are combined element by element"
                 yield document.problem(where, what, why, "read tensors of one shape")
-            first = first or (tensor if tensor.shape is not None else None)
+            elif combiner.method == "vote" and first.datatype and tensor.datatype not in ("", first.datatype):
+                what, why = f"{tensor.origin} is {tensor.datatype}", f"{first.origin} is {first.datatype}"
+                yield document.problem(where, what, why, "let all inputs of a vote have one datatype")
+            first = first if first.datatype and first.shape is not None else tensor
 
 
 def _differs(spec: TensorSpec, tensor: Known) -> tuple[str, str] | None:
