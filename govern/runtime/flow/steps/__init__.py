@@ -1,0 +1,1 @@
+"""What the steps of a flow do, by kind."""
