@@ -1,4 +1,4 @@
-"""A pipeline as one V2 model: what `govern.runtime.server` serves, and whoever holds a request can ask."""
+"""A pipeline as one V2 model: what `govern.runtime.serving` serves, and whoever holds a request can ask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from govern.record import Feedback
 from govern.runtime.flow.engine import Flow, Outcome
 from govern.runtime.flow.errors import NoOutput
 from govern.runtime.flow.steps.router import Router
-from govern.runtime.server import ModelMetadata
+from govern.runtime.serving.model import ModelMetadata
 
 #: How long a request may take in all: three calls of models, each as slow as they may be by default.
 DEFAULT_DEADLINE_S: Final = 30.0
@@ -22,8 +22,7 @@ DEFAULT_DEADLINE_S: Final = 30.0
 class FlowModel:
     """The whole pipeline as a function of tensors.
 
-    `govern.runtime.flow.load` makes them of a pipeline file. Unlike a `V2Model` it is asked on the event loop, where
-    its connections to other models live; it can be asked for many requests at once.
+    An `AsyncV2Model`: asked on the event loop, where its connections to other models live, for many requests at once.
     """
 
     def __init__(
