@@ -7,9 +7,11 @@ Defaults equal protobuf's, so an absent field and a default one are the same thi
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from types import ModuleType
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -309,39 +311,56 @@ def decode(kind: type[R], data: bytes) -> R:
     return _from_message(kind, message)
 
 
-_plans: dict[type, tuple[tuple[str, str, type], ...]] = {}
+class _Plan(NamedTuple):
+    """How a protobuf message becomes a record.
+
+    Attributes:
+        fields: all, by name.
+        values: of a message, gets the values of all fields.
+        others: those that are no scalars: position, name, shape and, of a message, its class.
+    """
+
+    fields: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]
+    others: tuple[tuple[int, str, str, type], ...]
 
 
-def _plan(kind: type) -> tuple[tuple[str, str, type], ...]:
+_plans: dict[type, _Plan] = {}
+
+
+def _plan(kind: type) -> _Plan:
     plan = _plans.get(kind)
     if plan is None:
-        steps: list[tuple[str, str, type]] = []
-        for name, hint in typing.get_type_hints(kind).items():
+        others: list[tuple[int, str, str, type]] = []
+        hints = typing.get_type_hints(kind)
+        for position, (name, hint) in enumerate(hints.items()):
             if get_origin(hint) is tuple:
                 item = get_args(hint)[0]
                 nested = isinstance(item, type) and issubclass(item, msgspec.Struct)
-                steps.append((name, "structs" if nested else "scalars", item))
+                others.append((position, name, "structs" if nested else "scalars", item))
             elif get_origin(hint) is dict:
-                steps.append((name, "map", dict))
+                others.append((position, name, "map", dict))
             elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-                steps.append((name, "struct", hint))
-            else:
-                steps.append((name, "scalar", object))
-        plan = _plans[kind] = tuple(steps)
+                others.append((position, name, "struct", hint))
+        plan = _plans[kind] = _Plan(tuple(hints), attrgetter(*hints), tuple(others))
     return plan
 
 
 def _from_message(kind: type[R], message: Any) -> R:
-    values: dict[str, Any] = {}
-    for name, shape, item in _plan(kind):
-        value = getattr(message, name)
+    fields, get, others = _plan(kind)
+    found = get(message)
+    values = dict(zip(fields, found, strict=True))
+    for position, name, shape, item in others:
+        value = found[position]
         if shape == "struct":
-            value = _from_message(item, value)
+            if message.HasField(name):
+                values[name] = _from_message(item, value)
+            else:
+                del values[name]  # the default says the same
         elif shape == "structs":
-            value = tuple([_from_message(item, one) for one in value])
+            values[name] = tuple([_from_message(item, one) for one in value])
         elif shape == "scalars":
-            value = tuple(value)
-        elif shape == "map":
-            value = dict(value)
-        values[name] = value
+            values[name] = tuple(value)
+        else:
+            values[name] = dict(value)
     return kind(**values)

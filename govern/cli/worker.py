@@ -21,6 +21,7 @@ from govern.cli._common import (
     telemetry,
 )
 from govern.errors import ConfigError
+from govern.runtime import garbage
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
@@ -38,6 +39,7 @@ def worker(
     """Run pipelines over the captured streams of a namespace, until SIGTERM or Ctrl-C."""
     pipelines = [loaded for file in files for loaded in load(file)]
     _check_together(pipelines, namespace)
+    garbage.settle()
 
     async def serve(stop: asyncio.Event) -> None:
         with ExitStack() as stack:

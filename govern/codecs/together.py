@@ -19,7 +19,7 @@ from govern.codecs import v2, v2_binary
 from govern.codecs.arrays import shaped, typed
 from govern.codecs.frames import to_frame
 from govern.codecs.tensor import Tensor, check_head, check_names
-from govern.codecs.v2 import Kind, Plain
+from govern.codecs.v2 import Plain
 from govern.errors import DecodeError
 from govern.frame import Frame
 from govern.record import Inference, Payload
@@ -87,7 +87,7 @@ def _plain(inference: Inference, payload: Payload, side: str, read: Callable[[by
 
 def _alike(plains: Mapping[int, Plain | None]) -> Iterator[dict[int, Plain]]:
     """Those of one kind together."""
-    kinds: dict[tuple[Kind, ...], dict[int, Plain]] = {}
+    kinds: dict[object, dict[int, Plain]] = {}
     for i, plain in plains.items():
         if plain is not None:
             kinds.setdefault(plain.kinds, {})[i] = plain
@@ -102,16 +102,14 @@ def _tensors(members: Iterable[Plain], *, side: str) -> list[Tensor]:
     """
     members = list(members)
     kinds, rows = members[0].kinds, sum(one.rows for one in members)
-    check_names([kind.name for kind in kinds], side=side)
+    check_names([name for name, _, _ in kinds], side=side)
     tensors = []
-    for position, kind in enumerate(kinds):
-        where = f"{side} tensor {kind.name!r}"
-        shape = (rows, *kind.row)
-        check_head(kind.datatype, shape, where=where)
+    for position, (name, datatype, of_one) in enumerate(kinds):
+        where = f"{side} tensor {name!r}"
+        shape = (rows, *of_one[1:])
+        check_head(datatype, shape, where=where)
         flat = list(chain.from_iterable([one.data[position] for one in members]))
-        tensors.append(
-            Tensor(kind.name, kind.datatype, shaped(typed(flat, kind.datatype, where=where), shape, where=where))
-        )
+        tensors.append(Tensor(name, datatype, shaped(typed(flat, datatype, where=where), shape, where=where)))
     return tensors
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -57,29 +58,22 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, object] = {}
 
 
-class Kind(NamedTuple):
-    """What tensors have in common that can lie below each other in one array; `row` is the shape of one row."""
-
-    name: str
-    datatype: str
-    row: tuple[int, ...]
-
-
 class Plain(NamedTuple):
     """The tensors of a message, all with as many rows, as JSON has them: nothing but their number is checked.
 
     Attributes:
-        data: of each tensor, flat and in row-major order.
+        kinds: name, datatype and shape of each. Messages of the same kinds can become arrays together.
+        data: the elements of each, flat and in row-major order.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[tuple[str, str, tuple[int, ...]], ...]
     rows: int
-    data: tuple[list[object], ...]
+    data: Sequence[list[object]]
 
 
-class _WireTensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _WireTensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):  # JSON has no cycles
     name: str
-    shape: list[int]
+    shape: tuple[int, ...]
     datatype: str
     parameters: dict[str, object] | None = None
     data: object = msgspec.UNSET
@@ -258,29 +252,35 @@ def encode_binary_response(
 def _raw_head(tensor: Tensor, data: bytes) -> _WireTensor:
     return _WireTensor(
         name=tensor.name,
-        shape=list(tensor.data.shape),
+        shape=tensor.data.shape,
         datatype=tensor.datatype,
         parameters={v2_binary.SIZE: len(data)},
     )
 
 
 def _plain(wires: Sequence[_WireTensor]) -> Plain | None:
-    rows = wires[0].shape[0] if wires and wires[0].shape else 0
-    kinds, data = [], []
-    for wire in wires:
-        elements, shape = wire.data, wire.shape
-        if wire.parameters or not isinstance(elements, list) or not elements or shape[:1] != [rows]:
+    data = [wire.data for wire in wires if isinstance(wire.data, list)]
+    kinds = tuple([(wire.name, wire.datatype, wire.shape) for wire in wires])
+    sizes = _sizes(kinds)
+    if not sizes or len(data) < len(wires) or [True for wire in wires if wire.parameters]:
+        return None
+    if [len(elements) for elements in data] != sizes or isinstance(data[0][0], list):
+        shapes = [wire.shape for wire in wires]
+        found = [shape_of(elements, where=wire.name) for elements, wire in zip(data, wires, strict=True)]
+        if any(len(one) > 1 and one != shape for one, shape in zip(found, shapes, strict=True)):
             return None
-        if isinstance(elements[0], list):
-            found = shape_of(elements, where=wire.name)
-            if list(found) != shape:
-                return None
-            elements = flatten(elements, len(found))
-        if len(elements) != math.prod(shape):
+        data = [flatten(elements, len(one)) for elements, one in zip(data, found, strict=True)]
+        if [len(elements) for elements in data] != sizes:
             return None
-        kinds.append(Kind(wire.name, wire.datatype, tuple(shape[1:])))
-        data.append(elements)
-    return Plain(tuple(kinds), rows, tuple(data)) if rows > 0 else None
+    return Plain(kinds, wires[0].shape[0], data)
+
+
+@lru_cache(maxsize=256)  # the messages of one client are of few shapes
+def _sizes(kinds: tuple[tuple[str, str, tuple[int, ...]], ...]) -> list[int]:
+    """How many elements each tensor has; none unless all have as many rows, and at least one."""
+    heights = {shape[:1] for _, _, shape in kinds}
+    sizes = [math.prod(shape) for _, _, shape in kinds]
+    return sizes if len(heights) == 1 and min(sizes) > 0 and sum(heights.pop()) > 0 else []
 
 
 def _tensors(wires: Sequence[_WireTensor], tail: v2_binary.Tail, *, side: str) -> tuple[Tensor, ...]:
@@ -309,9 +309,9 @@ def _elements(wire: _WireTensor, *, where: str) -> npt.NDArray[np.generic]:
     flat = flatten(wire.data, len(found))
     # Empty lists end the nesting early: [[]] is all that JSON can say of shape [1, 0, 4].
     nested = wire.shape if flat else wire.shape[: len(found)]
-    if (len(found) > 1 and list(found) != nested) or len(flat) != math.prod(wire.shape):
+    if (len(found) > 1 and found != nested) or len(flat) != math.prod(wire.shape):
         raise DecodeError(
-            f"{where}: data does not fit shape {wire.shape}",
+            f"{where}: data does not fit shape {list(wire.shape)}",
             why=f"the data is {list(found)}" if len(found) > 1 else f"the data has {len(flat)} elements",
             fix=f"send {math.prod(wire.shape)} elements, or correct the shape",
         )
@@ -329,7 +329,7 @@ def _wire(tensor: Tensor) -> _WireTensor:
     if tensor.datatype == "BYTES":
         elements = [_text(element, tensor.name) for element in elements]
     return _WireTensor(
-        name=tensor.name, shape=list(tensor.data.shape), datatype=tensor.datatype, parameters=None, data=elements
+        name=tensor.name, shape=tensor.data.shape, datatype=tensor.datatype, parameters=None, data=elements
     )
 
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from opentelemetry.trace import SpanKind, Tracer
+from prometheus_client import Counter, Histogram
 
 from govern.record import Inference, Verdict
 from govern.runtime.task import Effects
 from govern.telemetry import spans
 from govern.telemetry.metrics import Metrics, labels
 from govern.telemetry.tracing import context_of, exemplar, links_of, traceparent_of
+
+#: The labels of an inference, in the order of what `_inference` looks its metrics up by.
+_STREAM: Final = ("namespace", "service", "model", "revision", "endpoint", "pipeline")
+
+
+class Observed(NamedTuple):
+    """The metrics of one stream's inferences, looked up once for a commit rather than for each of thousands."""
+
+    names: tuple[str, ...]
+    inferences: Counter
+    duration: Histogram
 
 
 class Reporter:
@@ -60,8 +73,9 @@ class Reporter:
         return traceparent_of(span)
 
     def committed(self, namespace: str, effects: Effects, now_ns: int) -> None:
+        seen: dict[tuple[str, ...], Observed] = {}
         for pipeline, inference in effects.observed:
-            self._inference(pipeline, inference)
+            self._inference(pipeline, inference, seen)
         for judgement in effects.judgements:
             self._verdict(judgement.verdict, now_ns)
         for letter in effects.dead_letters:
@@ -69,19 +83,25 @@ class Reporter:
                 *labels(namespace=namespace, pipeline=letter.pipeline, step=letter.step)
             ).inc()
 
-    def _inference(self, pipeline: str, inference: Inference) -> None:
-        names = labels(
-            namespace=inference.namespace,
-            service=inference.service,
-            model=inference.model,
-            revision=inference.revision,
-            endpoint=inference.endpoint,
-            pipeline=pipeline,
+    def _inference(self, pipeline: str, inference: Inference, seen: dict[tuple[str, ...], Observed]) -> None:
+        stream = (
+            inference.namespace,
+            inference.service,
+            inference.model,
+            inference.revision,
+            inference.endpoint,
+            pipeline,
         )
-        self._metrics.inferences.labels(*names).inc()
+        observed = seen.get(stream)
+        if observed is None:
+            names = labels(**dict(zip(_STREAM, stream, strict=True)))
+            observed = seen[stream] = Observed(
+                names, self._metrics.inferences.labels(*names), self._metrics.inference_duration.labels(*names)
+            )
+        observed.inferences.inc()
         if inference.error or inference.status_code == 0 or inference.status_code >= 400:
-            self._metrics.inference_errors.labels(*names).inc()
-        self._metrics.inference_duration.labels(*names).observe(
+            self._metrics.inference_errors.labels(*observed.names).inc()
+        observed.duration.observe(
             max(0, inference.t_response - inference.t_request) / 1e9, exemplar(inference.traceparent)
         )
 

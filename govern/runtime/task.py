@@ -35,7 +35,7 @@ MAX_AGENTS: Final = 1024
 
 
 #: Messages that are read before the first of them is judged: what they have in common is paid once.
-READ_AHEAD: Final = 512
+READ_AHEAD: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,8 @@ class PartitionTask:
                 continue
             closed = self._buffer(keys[step]).add(rows)
             self._changed.add(keys[step])
-            self._judge(keys[step], closed, effects)
+            if closed:
+                self._judge(keys[step], closed, effects)
 
     def _note_lost(self, keys: Iterable[WindowKey], instances: int) -> None:
         for key in keys:

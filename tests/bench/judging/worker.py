@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from govern.bus import open_bus
+from govern.runtime import garbage
 from govern.runtime.loader import load
 from govern.runtime.report import Reporter
 from govern.runtime.task import Effects
@@ -50,6 +51,7 @@ async def main(url: str, namespace: str, files: list[str]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     pipelines = [loaded for file in files for loaded in load(Path(file))]
+    garbage.settle()
     async with open_bus(url, client_id="govern-worker") as bus:
         reporter = Telling(Metrics(CollectorRegistry()))
         await Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=reporter).run(stop)
