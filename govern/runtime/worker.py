@@ -185,10 +185,18 @@ class Worker:
             assigned.uncommitted_since = time.monotonic()
 
     async def _commit_due(self) -> None:
+        """Commit what has waited long enough, all partitions at once: a transaction mostly waits for the broker."""
         now = time.monotonic()
-        for assigned in list(self._held.values()):
-            if assigned.uncommitted_since is not None and now - assigned.uncommitted_since >= COMMIT_INTERVAL_S:
-                await self._commit(assigned)
+        due = [
+            assigned
+            for assigned in self._held.values()
+            if assigned.uncommitted_since is not None and now - assigned.uncommitted_since >= COMMIT_INTERVAL_S
+        ]
+        # None is left behind unfinished, so that what follows an error finds every transaction ended.
+        outcomes = await asyncio.gather(*(self._commit(assigned) for assigned in due), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _commit(self, assigned: Assigned) -> None:
         if assigned.uncommitted_since is None:
