@@ -23,6 +23,7 @@ from govern.mirror.destination import Destination
 from govern.mirror.fan_out import Target
 from govern.mirror.folder import default_spool_dir
 from govern.mirror.grpc.config import GrpcConfig
+from govern.mirror.inline.config import InlineConfig
 from govern.mirror.listening import split_address
 from govern.mirror.loading import Loaded, read
 from govern.mirror.redaction.config import RedactionConfig
@@ -90,6 +91,10 @@ class MirrorConfig(BaseModel):
 
     tls: TlsConfig = Field(default=TlsConfig(), description="TLS of the proxy, on both of its sides.")
     grpc: GrpcConfig = Field(default=GrpcConfig(), description="The gRPC proxy: where it listens, what it relays to.")
+
+    inline: InlineConfig | None = Field(
+        default=None, description="Steps that the HTTP proxy asks before it answers; without it nothing is asked."
+    )
 
     namespace: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="Names the topics.")
     service: str = Field(default="model", min_length=1, max_length=253, description="The inference service.")
@@ -175,6 +180,15 @@ class MirrorConfig(BaseModel):
         if self.tls.of_upstream and not self.upstream_is_https and not self.grpc.upstream_is_https:
             raise ValueError(
                 f"upstream: tls.{self.tls.of_upstream[0]} is for an https upstream; give https://host:port"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inline_within(self) -> Self:
+        if self.inline is not None and self.redaction.rules and not self.inline.in_the_pod:
+            raise ValueError(
+                "inline: its server is sent bodies that nothing was taken out of yet, and redaction has rules; give a "
+                "url in the pod, http://127.0.0.1:<port>"
             )
         return self
 

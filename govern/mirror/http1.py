@@ -14,7 +14,12 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from govern.errors import BadInput, GovernError
-from govern.mirror.recorder import Recorder
+from govern.ids import uuid7
+from govern.mirror.inline.config import InlineConfig
+from govern.mirror.inline.judges import Judges
+from govern.mirror.inline.subject import Subject
+from govern.mirror.inline.turn import JudgedTurn
+from govern.mirror.recorder import Exchange, Recorder
 from govern.mirror.turn import ProxyTurn, problem
 from govern.mirror.upstream import UpstreamPool
 
@@ -47,6 +52,7 @@ class ClientConnection(asyncio.Protocol):
         self,
         recorder: Recorder,
         pool: UpstreamPool,
+        judges: Judges,
         *,
         spawn: Callable[[Coroutine[object, object, None]], object],
         clients: set[ClientConnection],
@@ -55,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused = False
         self._recorder = recorder
         self._pool = pool
+        self._judges = judges
         self._spawn = spawn
         self._clients = clients
         self._on_gone = on_gone
@@ -204,15 +211,24 @@ class ClientConnection(asyncio.Protocol):
             self._rewritten = _head(method, self._target, b"1.1", kept)
             return
         self._chunked = b"transfer-encoding" in lower
-        turn = ProxyTurn(
-            self,
-            self._pool,
-            method,
-            keep_alive=parser.should_keep_alive(),
-            exchange=self._recorder.begin(method, self._target, lower),
-            upgrade=upgrade,
-            expects_continue=b"expect" in lower,
-        )
+        exchange = self._recorder.begin(method, self._target, lower)
+        inline = self._recorder.rules.inline
+        judged = None if inline is None else self._judged(inline, method, lower, exchange)
+        turn: ProxyTurn
+        if judged is None:
+            turn = ProxyTurn(
+                self,
+                self._pool,
+                method,
+                keep_alive=parser.should_keep_alive(),
+                exchange=exchange,
+                upgrade=upgrade,
+                expects_continue=b"expect" in lower,
+            )
+        else:
+            turn = judged
+        if judged is not None and judged.holds_request:
+            headers = [field for field in headers if field[0].lower() != b"expect"]
         turn.send(_head(method, self._target, parser.get_http_version().encode(), headers))
         self._headers = []
         self._reading = turn
@@ -243,6 +259,27 @@ class ClientConnection(asyncio.Protocol):
             turn.settle()
 
     # Its own.
+
+    def _judged(
+        self, inline: InlineConfig, method: bytes, headers: dict[bytes, bytes], exchange: Exchange | None
+    ) -> JudgedTurn | None:
+        """The turn of an inference that steps speak of; None when it is no inference."""
+        rules = self._recorder.rules
+        route = rules.route(method, self._target.partition(b"?")[0])
+        if route is None:
+            return None
+        return JudgedTurn(
+            self,
+            self._pool,
+            method,
+            keep_alive=self._parser.should_keep_alive(),
+            exchange=exchange,
+            upgrade=self._parser.should_upgrade(),
+            expects_continue=b"expect" in headers,
+            inline=inline,
+            judges=self._judges,
+            subject=Subject(rules, route, exchange.identified() if exchange is not None else uuid7(), headers),
+        )
 
     def _parse(self, data: bytes) -> None:
         try:

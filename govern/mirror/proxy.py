@@ -10,6 +10,7 @@ from typing import Final
 
 from govern.mirror.config import MirrorConfig
 from govern.mirror.http1 import ClientConnection
+from govern.mirror.inline.judges import Judges
 from govern.mirror.listening import BACKLOG, listen_on
 from govern.mirror.recorder import Recorder
 from govern.mirror.tls import towards_clients, towards_upstream
@@ -53,19 +54,25 @@ class Proxy:
             tls=outward.context if outward else None,
             tls_name=config.tls.upstream_name or host,
         )
+        judges = Judges()
         listening = listen_on(self._config.listen)
         async with asyncio.TaskGroup() as tasks:
             spawn: Callable[[Coroutine[object, object, None]], object] = tasks.create_task
 
             def accept() -> ClientConnection:
                 return ClientConnection(
-                    self._recorder, pool, spawn=spawn, clients=self._clients, on_gone=self._gone.set
+                    self._recorder,
+                    pool,
+                    judges,
+                    spawn=spawn,
+                    clients=self._clients,
+                    on_gone=self._gone.set,
                 )
 
             server = await asyncio.get_running_loop().create_server(
                 accept, sock=listening, backlog=BACKLOG, ssl=inward.context if inward else None
             )
-            chores = [tasks.create_task(pool.close_stale())]
+            chores = [tasks.create_task(pool.close_stale()), tasks.create_task(judges.close_stale())]
             chores += [tasks.create_task(side.keep_fresh(config.tls.reload_s)) for side in (inward, outward) if side]
             try:
                 started(listening.getsockname()[1])
@@ -76,6 +83,7 @@ class Proxy:
                 for chore in chores:
                     chore.cancel()
                 pool.close()
+                judges.close()
 
     async def _drain(self) -> None:
         for client in list(self._clients):

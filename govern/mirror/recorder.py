@@ -86,6 +86,12 @@ class Exchange:
                 self._open = True
                 self._whole_bytes = -1
 
+    def identified(self) -> str:
+        """The id that its record will have, for whoever has to name it before it is over."""
+        if not self._id:
+            self._id = uuid7(self._t_request)
+        return self._id
+
     def request_body(self, data: bytes) -> None:
         if data and self._sampled:
             try:

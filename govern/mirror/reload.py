@@ -36,6 +36,7 @@ RELOADED: Final = (
     "redaction",
     "fan_out",
     "destinations",
+    "inline",
 )
 #: How often to look whether the file has changed; Kubernetes itself takes up to a minute to renew a mounted ConfigMap.
 LOOK_EVERY_S: Final = 1.0

@@ -62,9 +62,11 @@ class Rules:
     """
 
     def __init__(self, config: MirrorConfig, capture: Capture = _NOBODY) -> None:
-        self.kept_headers = tuple(name.encode("latin-1") for name in config.headers)
+        self.kept_headers = tuple(name.encode("latin-1") for name in (*config.headers, *_told(config)))
         self.id_headers = tuple(name.encode("latin-1") for name in config.request_id_headers)
         self._wanted_headers = wanted_headers((*self.kept_headers, *self.id_headers))
+        #: The steps that the HTTP proxy asks before it answers, if there are any.
+        self.inline = config.inline
         self.error_status = config.sampling.error_status
         self.route = lru_cache(_PATHS_REMEMBERED)(self._find)
         self._known = lru_cache(_PATHS_REMEMBERED)(self._route)
@@ -115,6 +117,11 @@ class Rules:
             capture=self._capture,
         )
         return Route(protocol, model, version, fates, path, msgspec.Raw(msgspec.msgpack.encode(common)))
+
+
+def _told(config: MirrorConfig) -> tuple[str, ...]:
+    """The headers by which inline steps speak: a record tells what the caller was told."""
+    return tuple(step.header for step in config.inline.steps) if config.inline else ()
 
 
 def _name(group: bytes | None) -> str:

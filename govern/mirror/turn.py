@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from govern.errors import GovernError, Unavailable
@@ -25,6 +27,8 @@ _WAITING_BYTES_MAX: Final = 64 * 1024
 #: When there is no server to send a request to, so much of it is still read, so that the record of the failure holds
 #: the whole request with its digest; a client that sends more is answered in the middle of it.
 _DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_FIELDS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 #: What the record says of an exchange whose client did not wait for its end.
 _GONE: Final = "the client closed the connection before the response was complete"
 
@@ -322,14 +326,28 @@ class ProxyTurn:
         self._client.turn_over(self, keep_alive=keep_alive)
 
 
-def problem(status: int, error: GovernError) -> tuple[bytes, bytes]:
-    """Head and body of a response of the proxy's own (RFC 9457), after which it closes the connection."""
-    reasons = {400: "Bad Request", 431: "Request Header Fields Too Large", 502: "Bad Gateway"}
-    body = json.dumps(
-        {"type": error.code, "title": error.what, "status": status, "detail": error.why, "fix": error.fix}
-    ).encode()
-    head = (
-        f"HTTP/1.1 {status} {reasons[status]}\r\ncontent-type: application/problem+json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode(), body
+def problem(
+    status: int,
+    error: GovernError,
+    *,
+    members: Mapping[str, str] = _NOTHING,
+    fields: Mapping[bytes, bytes] = _NO_FIELDS,
+    close: bool = True,
+) -> tuple[bytes, bytes]:
+    """Head and body of a response of the proxy's own (RFC 9457).
+
+    Args:
+        members: of the document, beside those of every error.
+        fields: further headers.
+        close: whether the connection is closed after it.
+    """
+    document = {"type": error.code, "title": error.what, "status": status, "detail": error.why, "fix": error.fix}
+    body = json.dumps(document | dict(members)).encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode(),
+        b"content-type: application/problem+json",
+        b"content-length: %d" % len(body),
+        *(b"%b: %b" % field for field in fields.items()),
+        *((b"connection: close",) if close else ()),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n", body

@@ -198,7 +198,11 @@ class UpstreamPool:
         idle_s: float,
         tls: ssl.SSLContext | None = None,
         tls_name: str = "",
+        named: str = "upstream",
+        field: str = "upstream",
     ) -> None:
+        self._named = named
+        self._field = field
         self._host = host
         self._port = port
         self._connect_timeout_s = connect_timeout_s
@@ -236,11 +240,11 @@ class UpstreamPool:
                 )
         except (OSError, TimeoutError) as error:
             unavailable = Unavailable(
-                f"upstream {self._host}:{self._port} does not answer",
+                f"{self._named} {self._host}:{self._port} does not answer",
                 why=str(error) or f"no connection within {self._connect_timeout_s} s",
                 fix="check the model server's certificate and the section tls"
                 if isinstance(error, ssl.SSLError)
-                else "check that the model server runs and listens there (upstream)",
+                else f"check that the server runs and listens there ({self._field})",
             )
             if not self._down:  # one line for an outage, not one for each request
                 self._down = True
@@ -248,7 +252,7 @@ class UpstreamPool:
             raise unavailable from error
         if self._down:
             self._down = False
-            _log.warning("upstream %s:%s answers again", self._host, self._port)
+            _log.warning("%s %s:%s answers again", self._named, self._host, self._port)
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:
@@ -262,9 +266,13 @@ class UpstreamPool:
         """Close connections that were not used for `idle_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._idle_s / 2)
-            oldest_allowed = self._loop.time() - self._idle_s
-            while self._idle and self._idle[0].idle_since < oldest_allowed:
-                self._idle.popleft().transport.abort()
+            self.drop_stale()
+
+    def drop_stale(self) -> None:
+        """Close connections that were not used for `idle_s`."""
+        oldest_allowed = self._loop.time() - self._idle_s
+        while self._idle and self._idle[0].idle_since < oldest_allowed:
+            self._idle.popleft().transport.abort()
 
     def close(self) -> None:
         while self._idle:

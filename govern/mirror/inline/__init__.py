@@ -1,0 +1,1 @@
+"""Steps of a pipeline that the proxy asks before it answers."""
