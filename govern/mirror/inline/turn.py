@@ -5,6 +5,7 @@ What is held is bounded; what is longer, or cannot be held (an event stream), pa
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Coroutine
@@ -76,6 +77,7 @@ class JudgedTurn(ProxyTurn):
         #: Whether the response waits for steps; whether it goes to the client as it comes.
         self._holding = self._passing = False
         self._asked_of_response = False
+        self._waits: asyncio.Task[object] | None = None
 
     # The client's side.
 
@@ -101,6 +103,11 @@ class JudgedTurn(ProxyTurn):
     def end_request(self) -> None:
         super().end_request()
         self._proceed()
+
+    def abandon(self, reason: str) -> None:
+        super().abandon(reason)
+        if self._waits is not None:
+            self._waits.cancel()  # nobody waits for the judgement any more
 
     def settle(self) -> None:
         if not (self._holding and self._response_complete):
@@ -191,7 +198,9 @@ class JudgedTurn(ProxyTurn):
 
     async def _judge(self, when: When, record: bytes) -> None:
         try:
+            self._waits = asyncio.current_task()
             outcomes = await self._judges.judge(self._inline, when, record)
+            self._waits = None
             if self._over:
                 return
             if when == "request":
