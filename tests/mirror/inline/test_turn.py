@@ -170,7 +170,8 @@ async def test_the_proxy_says_continue_when_it_holds_the_request(
             connection.sendall(head + b"\r\n\r\n")
             word = b""
             while b"\r\n\r\n" not in word:
-                assert (more := connection.recv(1024)), word
+                more = connection.recv(1024)
+                assert more, word
                 word += more
             connection.sendall(body)
             return word, read_all(connection)
@@ -191,7 +192,8 @@ async def test_an_event_stream_is_never_held(start_proxy: Start, uvicorn: int, j
             exchange(uvicorn, [request(f"/gate?gate={gate}", None, method="GET")])
             first = b""
             while b"token-0" not in first:
-                assert (more := connection.recv(4096)), first
+                more = connection.recv(4096)
+                assert more, first
                 first += more
             exchange(uvicorn, [request(f"/gate?gate={gate}", None, method="GET")])
             return first, read_all(connection)
