@@ -59,7 +59,7 @@ def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
     assert pipeline.spec.schema_path is not None, "a captured stream was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
     detectors = {
-        step.name: _detector(folder, pipeline, step.name, step.detector, schema)
+        step.name: read_detector(folder, pipeline, step.name, step.detector, schema)
         for step in pipeline.spec.steps
         if step.detector is not None
     }
@@ -67,7 +67,7 @@ def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
     return LoadedPipeline(plan=plan(pipeline, artifact_digests=digests), schema=schema, detectors=detectors)
 
 
-def _detector(folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpec, schema: FeatureSchema) -> Detector:
+def read_detector(folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpec, schema: FeatureSchema) -> Detector:
     where = folder / spec.artifact
     detector = load_detector(where)
     if detector.method != spec.type:

@@ -147,7 +147,7 @@ def as_tuples(value: Any) -> Any:
     st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9), min_size=1),
     st.builds(World, st.integers(0, 2**32), st.booleans(), st.integers(0, 2**32)),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_whatever_the_interleaving_it_is_what_one_step_after_another_gives(
     spec: dict[str, Any], request: Message, world: World
 ) -> None:

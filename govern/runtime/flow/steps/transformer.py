@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -72,7 +73,9 @@ def transformer(step: str, spec: TransformerSpec) -> Transformer:
     if not callable(function):
         raise ConfigError(where, why=f"it is {type(function).__name__}, no function", fix="name a function")
     try:
-        inspect.signature(function).bind({}, **spec.params)
+        # Some functions of C do not tell what they take.
+        with suppress(ValueError):
+            inspect.signature(function).bind({}, **spec.params)
     except TypeError as error:
         fix = "let it take the tensors, and the params by their names"
         raise ConfigError(where, why=f"it does not take the step's params: {error}", fix=fix) from error
