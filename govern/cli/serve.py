@@ -72,6 +72,7 @@ def serve_command(
             calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
             async with _grpc(grpc, repository, calls):
+                listening.listen()  # so that whoever reads the next line and calls at once waits, and is answered
                 typer.echo(f"serving {', '.join(repository) or 'nothing'} on http://{host}:{port}", err=True)
                 await serve(create_app(repository, calls), listening, stop)
 
