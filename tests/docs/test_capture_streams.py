@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from govern.codecs.inference import decode
@@ -40,6 +43,37 @@ async def test_backfill_as_the_page_shows_it(tmp_path: Path, unique: str) -> Non
     frame = decode(record, FeatureSchema(format_version=1, model="income", features=tuple(features)))
     assert [column.tolist() for column in frame.columns] == [[39.0, 52.0], [13.0, 9.0], [1.0, 2.0]]
     assert frame.outputs["predictions"].tolist() == [[0.81], [0.27]]
+
+
+@pytest.mark.parametrize("format_", ["databricks", "kserve"])
+async def test_backfill_of_tables_and_blobs_as_the_page_shows_it(format_: str, tmp_path: Path, unique: str) -> None:
+    url = f"embedded://{tmp_path / 'bus.db'}"
+    example = block("backfill.md", f"json {format_}")
+    command = shlex.split(block("backfill.md", f"sh {format_}").replace("embedded:///tmp/bus.db", url))
+    folder = tmp_path / command[4]
+    folder.mkdir()
+    if format_ == "databricks":
+        row = json.loads(example)
+        row["request_metadata"] = list(row["request_metadata"].items())
+        kinds = {"request_metadata": pa.map_(pa.string(), pa.string())}
+        pq.write_table(
+            pa.table({name: pa.array([value], kinds.get(name)) for name, value in row.items()}),
+            folder / "part-0.parquet",
+        )
+    else:
+        (folder / "9f2a4d4e.json").write_text(example)
+    done = subprocess.run(
+        govern(*command[1:], "--namespace", unique), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (record,) = await published(url, unique)
+    assert done.stdout.split(" rows: ")[1] == block("backfill.md", "text").split(" rows: ")[1]
+    service, request_id = {"databricks": ("credit", "r-2"), "kserve": ("income", "r-1")}[format_]
+    assert (record.service, record.model, record.request_id) == (service, "income", request_id)
+    schema = FeatureSchema(format_version=1, model="income", features=(Feature(name="age", kind="numeric"),))
+    frame = decode(record, schema)
+    assert frame.columns[0].tolist() == [39.0]
+    (output,) = frame.outputs.values()
+    assert output.tolist() in ([0.81], [[0.81]])
 
 
 @pytest.mark.kafka
