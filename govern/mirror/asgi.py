@@ -8,22 +8,13 @@ app.add_middleware(MirrorMiddleware, config=follow(Path("mirror.yaml")))
 
 from __future__ import annotations
 
-import copy
-import logging
-import os
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any
 
-from govern.errors import Unavailable
 from govern.mirror.config import MirrorConfig
-from govern.mirror.recorder import Exchange, Recorder, open_recorder
-from govern.mirror.reload import Reload, Watch
-
-_log: Final = logging.getLogger(__name__)
-
-#: How soon to try a spool again that could not be opened.
-_TRY_AGAIN_S: Final = 10.0
+from govern.mirror.guest import Guest
+from govern.mirror.recorder import Exchange
+from govern.mirror.reload import Reload
 
 # The types of the ASGI specification, version 3: messages are open dictionaries.
 Scope = MutableMapping[str, Any]
@@ -50,12 +41,7 @@ class MirrorMiddleware:
 
     def __init__(self, app: App, config: MirrorConfig | Reload) -> None:
         self._app = app
-        # A copy: whoever else was given the same has read other states of the file.
-        self._source = copy.copy(config) if isinstance(config, Reload) else Reload(None, {}, config)
-        self._watch: Watch | None = None
-        self._recorder: Recorder | None = None
-        self._pid = 0
-        self._try_again = 0.0
+        self._guest = Guest(config, source="middleware")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -78,36 +64,18 @@ class MirrorMiddleware:
         exchange.finish(seen.gone or "the application ended without a complete response")
 
     def _begin(self, scope: Scope) -> Exchange | None:
-        recorder = self._open()
+        recorder = self._guest.recorder()
         if recorder is None:
             return None
         target = scope.get("raw_path") or scope["path"].encode()
         return recorder.begin_from(scope["method"], target, scope["headers"])
 
-    def _open(self) -> Recorder | None:
-        pid = os.getpid()
-        if self._recorder is not None and self._pid == pid:
-            return self._recorder
-        self._recorder = None
-        if time.monotonic() >= self._try_again:
-            try:
-                self._recorder = open_recorder(self._source.config, source="middleware")
-                self._watch = Watch(self._source, self._recorder)
-                self._pid = pid
-            except Exception as error:  # noqa: BLE001 - a failure of capture must never reach the application
-                self._try_again = time.monotonic() + _TRY_AGAIN_S
-                foreseen = isinstance(error, Unavailable)
-                _log.error("inferences are not captured: %s", error, exc_info=not foreseen)
-        return self._recorder
-
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        recorder = self._open()
+        self._guest.recorder()
 
         async def told(message: Message) -> None:
-            if recorder is not None and message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                if self._watch is not None:
-                    self._watch.end()
-                recorder.close()
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                self._guest.close()
             await send(message)
 
         await self._app(scope, receive, told)

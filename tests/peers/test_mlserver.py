@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from govern.codecs.inference import decode
+from govern.schema import Feature, FeatureSchema
 from tests.docs.test_readme import ROOT, blocks
 from tests.mirror.conftest import exchange, records, renew, request, until
 from tests.peers.conftest import HOST, PEERS, MLServer, post, result
@@ -72,3 +74,31 @@ def test_it_follows_new_rules_and_refuses_wrong_ones(captured: MLServer, spool_d
     found = [(record.request_id, dict(record.request.headers)) for record in records([spool_dir])]
     kept = [(name, {"x-request-id": name}) for name in ("after", "still")]
     assert found == [("before", {}), *kept]
+
+
+def test_its_grpc_calls_are_captured_too(captured: MLServer, mlserver: MLServer, spool_dir: Path) -> None:
+    own, direct = f"{HOST}:{captured.grpc}", f"{HOST}:{mlserver.grpc}"
+    answers = result(PEERS, "triton_grpc", "income", "asked", own)
+    assert answers == result(PEERS, "triton_grpc", "income", "asked", direct)
+    streams = result(PEERS, "mlserver_stream", "income", "asked", own)
+    assert streams == result(PEERS, "mlserver_stream", "income", "asked", direct)
+    found = records([spool_dir])
+    refusal = answers["nowhere"][0].removeprefix("StatusCode.")
+    ids = ["asked"] * 3 + ["asked-0"] * 3
+    assert [each.request_id for each in found] == ids
+    assert [each.model for each in found] == ["income", "income", "nowhere"] * 2
+    assert [each.grpc_status for each in found] == ["OK", "OK", refusal, "OK", "OK", streams["nowhere"][0]]
+    assert {(each.protocol, each.capture.source, each.service) for each in found} == {
+        ("v2-grpc", "middleware", "income")
+    }
+    schema = FeatureSchema(
+        format_version=1, model="income", features=tuple(Feature(name=f"x[{i}]", kind="numeric") for i in range(3))
+    )
+    for each in (found[0], found[1], found[3]):  # unary, unary and compressed, a stream of one
+        frame = decode(each, schema)
+        assert [column.tolist() for column in frame.columns] == [[1.0, -4.0], [2.0, -5.0], [3.0, -6.0]]
+        assert each.response.body
+    (values,) = decode(found[0], schema).outputs.values()
+    assert values.ravel().tolist() == [1, 0]
+    assert all(not each.response.body and not each.error for each in found if each.grpc_status != "OK")
+    assert found[0].path == "/inference.GRPCInferenceService/ModelInfer"

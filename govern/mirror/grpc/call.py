@@ -16,7 +16,7 @@ Fields = dict[bytes, bytes]
 _PREFIX_BYTES: Final = 5
 #: A reset from here on is the deadline's: clients round a deadline up before they send it, by 1 % and by a millisecond,
 #: and its headers may have been on their way for longer than its reset.
-_DEADLINE_SHARE: Final = 0.95
+DEADLINE_SHARE: Final = 0.95
 _NS: Final = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 _TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
 
@@ -103,7 +103,7 @@ class Call:
         if match is None:
             return False
         timeout_ns = int(match[1]) * _NS[match[2]]
-        return self._recorder.clock() - self._t_begin >= _DEADLINE_SHARE * timeout_ns
+        return self._recorder.clock() - self._t_begin >= DEADLINE_SHARE * timeout_ns
 
 
 def _by_short_name(headers: Fields) -> Fields:
