@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "pipeline": ("govern.cli.pipeline", "app", "Check, show and import pipeline files."),
     "mirror": ("govern.cli.mirror", "app", "Capture: proxy, shipper, spool."),
     "worker": ("govern.cli.worker", "worker", "Run pipelines over the captured streams."),
+    "replay": ("govern.cli.replay", "replay", "Recompute past verdicts and compare them with what was recorded."),
     "serve": ("govern.cli.serve", "serve_command", "Serve the steps of pipelines as V2 models."),
     "explain": ("govern.cli.explain", "app", "Fit, serve and ask for explanations."),
     "audit": ("govern.cli.audit", "app", "Write, query, export and verify the audit log."),

@@ -154,6 +154,11 @@ class PartitionTask:
             self._judge(key, buffer.expire(now_ns), effects)
         return effects
 
+    def open_window(self, key: WindowKey) -> Rows | None:
+        """The instances that wait in a window to be judged, None when there are none."""
+        buffer = self._buffers.get(key)
+        return None if buffer is None else buffer.contents()
+
     def changed_state(self) -> list[tuple[bytes, bytes | None]]:
         """Checkpoint entries that differ from what was last taken: key and value, None = there is none now."""
         entries: list[tuple[bytes, bytes | None]] = []

@@ -1,0 +1,141 @@
+"""`govern replay`: compute past verdicts once more and compare them with what was recorded."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from govern import record as records
+from govern.bus import Bus, open_bus
+from govern.bus.topics import topic
+from govern.cli._common import EXIT_FAILURE, BusOption, NamespaceOption, run
+from govern.codecs import cloudevents
+from govern.errors import BadInput, NotFound
+from govern.ids import uuid7
+from govern.record import Access, Verdict
+from govern.runtime.loader import load
+from govern.runtime.past import Past
+from govern.runtime.replay import Replayed, verdict_digest
+
+#: Fields of one verdict that are shown; `--json` writes them all.
+_FIELDS_SHOWN: Final = 5
+_NS: Final = 10**9
+
+
+def replay(
+    files: Annotated[list[Path], typer.Argument(help="Pipeline files (YAML), with the artifacts that judged.")],
+    bus: BusOption,
+    namespace: NamespaceOption = "default",
+    since: Annotated[str, typer.Option("--from", help="Windows that ended at this time (RFC 3339) or later.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Windows that ended before this time (RFC 3339).")] = "",
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Only the verdict of this id, or how it begins.")
+    ] = None,
+    purpose: Annotated[str, typer.Option("--purpose", help="Why you look; recorded with the access.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for each verdict.")] = False,
+) -> None:
+    """Recompute past verdicts from the inferences that they name; exit 1 when one differs from what was recorded.
+
+    A difference is explained: another detector, rows that retention has deleted, bodies that cannot be read, or the
+    fields and both their values. That you looked goes on record.
+    """
+    first, last = _time_ns(since, "--from"), _time_ns(until, "--to")
+    pipelines = {loaded.plan.name: loaded for file in files for loaded in load(file)}
+
+    def wanted(verdict: Verdict) -> bool:
+        return (
+            (first is None or verdict.window.t_last >= first)
+            and (last is None or verdict.window.t_last < last)
+            and (not ids or any(verdict.id.startswith(one) for one in ids))
+        )
+
+    async def work() -> None:
+        outcomes: Counter[str] = Counter()
+        async with open_bus(bus, client_id="govern-replay") as connection:
+            past = Past(connection, namespace)
+            verdicts = await past.verdicts(wanted)
+            if not verdicts:
+                raise NotFound(
+                    f"verdicts of namespace {namespace!r}",
+                    why=f"topic {topic(namespace, 'verdicts')} has none that you ask for",
+                    fix="widen --from and --to; the topic keeps them for a limited time, the audit log for longer",
+                )
+            await _record_access(connection, namespace, f"{len(verdicts)} verdicts, {since}..{until}", purpose)
+            async for one in past.replay(verdicts, pipelines):
+                outcomes[one.outcome] += 1
+                if as_json:
+                    typer.echo(json.dumps(_plain(one)))
+                elif one.outcome != "identical":
+                    _tell(one)
+        if not as_json:
+            _sum_up(outcomes)
+        if outcomes.keys() - {"identical"}:
+            raise typer.Exit(EXIT_FAILURE)
+
+    run(work())
+
+
+def _time_ns(text: str, option: str) -> int | None:
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"{option} {text}", why=str(error), fix="write it as 2026-11-25T09:00:00Z") from error
+    if when.tzinfo is None:
+        raise BadInput(f"{option} {text}", why="it names no time zone", fix=f"write {text}Z for UTC")
+    return int(when.replace(microsecond=0).timestamp()) * _NS + when.microsecond * 1000
+
+
+def _tell(one: Replayed) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    verdict, where = one.recorded, one.recorded.window
+    ended = datetime.fromtimestamp(where.t_last / _NS, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    place = f"{where.topic}[{where.partition}]@{where.first_offset}-{where.last_offset}"
+    console.print(f"[bold red]{one.outcome}[/] ", end="")
+    console.print(f"{verdict.id} {verdict.pipeline}/{verdict.step} {ended} {place}", markup=False)
+    console.print(f"  {one.why}", markup=False)
+    for each in one.differences[:_FIELDS_SHOWN]:
+        console.print(f"  {each.field}: recorded {each.recorded}, computed {each.computed}", markup=False)
+    if len(one.differences) > _FIELDS_SHOWN:
+        console.print(f"  {len(one.differences) - _FIELDS_SHOWN:,} more fields")
+
+
+def _sum_up(outcomes: Counter[str]) -> None:
+    others = "".join(f", {count:,} {name}" for name, count in sorted(outcomes.items()) if name != "identical")
+    typer.echo(f"{outcomes.total():,} verdicts replayed: {outcomes['identical']:,} identical{others}")
+
+
+def _plain(one: Replayed) -> dict[str, object]:
+    return {
+        "id": one.recorded.id,
+        "pipeline": one.recorded.pipeline,
+        "step": one.recorded.step,
+        "outcome": one.outcome,
+        "digest": verdict_digest(one.recorded),
+        "why": one.why,
+        "differences": [asdict(each) for each in one.differences],
+    }
+
+
+async def _record_access(bus: Bus, namespace: str, subject: str, purpose: str) -> None:
+    access = Access(
+        schema_version=records.SCHEMA_VERSION,
+        id=uuid7(),
+        namespace=namespace,
+        actor=f"cli:{getpass.getuser()}",
+        action="replay",
+        subject=subject,
+        t_access=time.time_ns(),
+        purpose=purpose,
+    )
+    await bus.publish(topic(namespace, "access"), [cloudevents.to_message(access, source="/govern/replay")])

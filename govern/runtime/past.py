@@ -1,0 +1,65 @@
+"""Past verdicts and the inferences that they name, as the topics still have them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from govern import record as records
+from govern.bus import Bus, Message, Partition
+from govern.bus.topics import topic
+from govern.record import Verdict
+from govern.runtime.loader import LoadedPipeline
+from govern.runtime.replay import Replayed, replay
+
+
+class Past:
+    """
+    Args:
+        bus: entered by the caller.
+    """
+
+    def __init__(self, bus: Bus, namespace: str) -> None:
+        self._bus = bus
+        self._namespace = namespace
+
+    async def verdicts(self, wanted: Callable[[Verdict], bool]) -> list[Verdict]:
+        """Those of the recorded verdicts that are wanted, in the order of their windows.
+
+        Raises:
+            UnknownTopic: the namespace has no topics.
+        """
+        found = []
+        name = topic(self._namespace, "verdicts")
+        for number in range(await self._bus.partitions(name)):
+            place = Partition(name, number)
+            start = await self._bus.start_offset(place)
+            while messages := await self._bus.read(place, start):
+                decoded = [records.decode(Verdict, message.value or b"") for message in messages]
+                found += [verdict for verdict in decoded if wanted(verdict)]
+                start = messages[-1].offset + 1
+        return sorted(found, key=lambda one: (one.window.topic, one.window.partition, one.window.first_offset))
+
+    async def replay(
+        self, verdicts: Sequence[Verdict], pipelines: Mapping[str, LoadedPipeline]
+    ) -> AsyncIterator[Replayed]:
+        """Each verdict computed once more. Given in the order of `verdicts()`, each record is read once.
+
+        Memory holds the records from the beginning of the window at hand to the end of the longest one so far.
+        """
+        seen: set[str] = set()
+        place, held, kept_from = None, list[Message](), 0
+        for verdict in verdicts:
+            where = verdict.window
+            if place != (where.topic, where.partition):
+                place, held = Partition(where.topic, where.partition), []
+                kept_from = await self._bus.start_offset(place)
+            held = [one for one in held if one.offset >= where.first_offset]
+            start = held[-1].offset + 1 if held else max(kept_from, where.first_offset)
+            while start <= where.last_offset and (more := await self._bus.read(place, start)):
+                held += more
+                start = more[-1].offset + 1
+            if verdict.id in seen:
+                yield Replayed(verdict, "doubled", "the topic has a verdict of this id twice")
+                continue
+            seen.add(verdict.id)
+            yield replay(verdict, held, pipelines, kept_from=kept_from)

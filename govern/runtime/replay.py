@@ -1,0 +1,191 @@
+"""A past verdict computed once more from the inferences that it names, and compared with what was recorded. Pure.
+
+A verdict names its window exactly (partition, first and last offset and row), so each is computed on its own: neither
+the windows before it nor a checkpoint is needed, whatever closed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from govern import record as records
+from govern.bus.protocol import Message, Partition
+from govern.detection import Detector
+from govern.record import DeadLetter, Verdict
+from govern.runtime.checkpoint import WindowKey
+from govern.runtime.judge import Stream, judge
+from govern.runtime.limits import to_message
+from govern.runtime.loader import LoadedPipeline
+from govern.runtime.task import PartitionTask
+from govern.runtime.windows import ClosedWindow, Rows
+
+Outcome = Literal["identical", "values", "detector", "pipeline", "rows", "deleted", "failed", "doubled"]
+
+#: A window that is never full: it takes all rows of the messages that it is given.
+_NEVER_FULL: Final = sys.maxsize
+#: Rows that cannot be read any more are named one by one up to here.
+_LETTERS_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field of a verdict that came out otherwise; both values as Python writes them, so that every bit shows."""
+
+    field: str
+    recorded: str
+    computed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of one verdict.
+
+    Attributes:
+        outcome: "identical", or the first cause found for a difference.
+        why: the cause in words; "" when identical.
+        differences: field by field, where a verdict could be computed.
+    """
+
+    recorded: Verdict
+    outcome: Outcome
+    why: str = ""
+    differences: tuple[Difference, ...] = ()
+
+
+def verdict_digest(verdict: Verdict) -> str:
+    """SHA-256, hex, of what a detector said of a window: of the record's deterministic protobuf form without
+
+    - `id` (a digest itself), `t_verdict` (it repeats `window.t_last`) and `traceparent` (of whoever judged);
+    - `window.completeness` and `window.closed_by`, which also depend on what came before and after the window.
+    """
+    return hashlib.sha256(records.encode(_bare(verdict))).hexdigest()
+
+
+def replay(
+    verdict: Verdict, messages: Sequence[Message], pipelines: Mapping[str, LoadedPipeline], *, kept_from: int = 0
+) -> Replayed:
+    """Judge a verdict's window once more.
+
+    Args:
+        verdict: as recorded.
+        messages: what the inferences topic has of the window's partition, at least from its first offset to its last.
+        pipelines: by name, with the detectors of today.
+        kept_from: the offset at which the partition begins by now.
+    """
+    loaded = pipelines.get(verdict.pipeline)
+    detector = None if loaded is None else loaded.detectors.get(verdict.step)
+    if loaded is None or detector is None:
+        given = f"pipeline {verdict.pipeline!r} has no detector step {verdict.step!r}"
+        why = f"the files hold no pipeline {verdict.pipeline!r}" if loaded is None else given
+        return Replayed(verdict, "pipeline", why)
+    source = loaded.plan.source
+    if (source.service, source.model) != (verdict.service, verdict.model):
+        why = (
+            f"the pipeline watches {source.service}/{source.model} by now, it watched {verdict.service}/{verdict.model}"
+        )
+        return Replayed(verdict, "pipeline", why)
+    where = verdict.window
+    there = [one for one in messages if where.first_offset <= one.offset <= where.last_offset]
+    if not {where.first_offset, where.last_offset} <= {one.offset for one in there}:
+        why = f"the topic has no longer all of the window's records: the partition begins at {kept_from} by now"
+        return Replayed(verdict, "deleted", why)
+    rows, letters = _rows(verdict, there, loaded)
+    if rows is None or len(rows) != where.n_instances:
+        return Replayed(verdict, "rows", _why_other_rows(0 if rows is None else len(rows), verdict, letters))
+    try:
+        computed = _computed(verdict, rows, detector)
+    except Exception as error:  # noqa: BLE001 - any detector, a user's own included; the other verdicts are still to be compared
+        return Replayed(verdict, "failed", f"the detector raised {type(error).__name__}: {error}")
+    if verdict_digest(verdict) == verdict_digest(computed):
+        return Replayed(verdict, "identical")
+    differences = tuple(_differences(verdict, computed))
+    if detector.digest != verdict.detector_digest:
+        why = f"judged by detector {verdict.detector_digest[:12]}, the files hold {detector.digest[:12]}"
+        return Replayed(verdict, "detector", why, differences)
+    why = "the same detector says otherwise of the same rows: the record was altered, or another numeric library counts"
+    return Replayed(verdict, "values", why, differences)
+
+
+def _rows(
+    verdict: Verdict, messages: Sequence[Message], loaded: LoadedPipeline
+) -> tuple[Rows | None, Sequence[DeadLetter]]:
+    """The window's instances as a worker reads them, and what it could not read."""
+    where = verdict.window
+    step = replace(loaded.plan.step(verdict.step), batch_size=_NEVER_FULL, window_ms=0)
+    alone = replace(
+        loaded,
+        plan=replace(loaded.plan, steps=(step,)),
+        detectors={step.name: loaded.detectors[step.name]},
+    )
+    task = PartitionTask(Partition(where.topic, where.partition), verdict.namespace, [alone])
+    letters = task.process(messages).dead_letters
+    rows = task.open_window(WindowKey(verdict.pipeline, verdict.step, verdict.revision, verdict.endpoint))
+    if rows is None:
+        return None, letters
+    before = (rows.offsets == where.first_offset) & (rows.positions < where.first_row)
+    after = (rows.offsets == where.last_offset) & (rows.positions > where.last_row)
+    start, end = int(np.count_nonzero(before)), len(rows) - int(np.count_nonzero(after))
+    return (rows.take(slice(start, end)) if start < end else None), letters
+
+
+def _computed(verdict: Verdict, rows: Rows, detector: Detector) -> Verdict:
+    """The verdict as it would have been recorded: with what only its own time knew, and cut as the bus cuts it."""
+    where = verdict.window
+    stream = Stream(
+        namespace=verdict.namespace,
+        service=verdict.service,
+        model=verdict.model,
+        revision=verdict.revision,
+        endpoint=verdict.endpoint,
+        pipeline=verdict.pipeline,
+        step=verdict.step,
+        topic=where.topic,
+        partition=where.partition,
+    )
+    found = judge(ClosedWindow(rows, lost=0, closed_by="count"), stream, detector)
+    window = msgspec.structs.replace(found.window, completeness=where.completeness, closed_by=where.closed_by)
+    whole = msgspec.structs.replace(found, window=window, traceparent=verdict.traceparent)
+    return records.decode(Verdict, to_message(whole, source="/govern/replay").value or b"")
+
+
+def _why_other_rows(found: int, verdict: Verdict, letters: Sequence[DeadLetter]) -> str:
+    why = f"{found:,} of the window's {verdict.window.n_instances:,} rows can be read from the topic by today's schema"
+    ours = [one for one in letters if one.pipeline in ("", verdict.pipeline)]
+    named = [f"offset {one.source_offset}: {one.what}, {one.why}" for one in ours[:_LETTERS_NAMED]]
+    if len(ours) > _LETTERS_NAMED:
+        named.append(f"{len(ours) - _LETTERS_NAMED:,} more")
+    return "; ".join((why, *named))
+
+
+def _bare(verdict: Verdict) -> Verdict:
+    window = msgspec.structs.replace(verdict.window, completeness=0.0, closed_by="")
+    return msgspec.structs.replace(verdict, id="", t_verdict=0, traceparent="", window=window)
+
+
+def _differences(recorded: Verdict, computed: Verdict) -> Iterator[Difference]:
+    before, after = (dict(_flat("", msgspec.structs.asdict(_bare(one)))) for one in (recorded, computed))
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield Difference(name, before.get(name, "nothing"), after.get(name, "nothing"))
+
+
+def _flat(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """Dotted name and text of each leaf; features and instances go by their own names, not by their place."""
+    match value:
+        case dict():
+            for name, one in value.items():
+                yield from _flat(f"{path}.{name}" if path else name, one)
+        case msgspec.Struct():
+            yield from _flat(path, msgspec.structs.asdict(value))
+        case tuple():
+            for one in value:
+                yield from _flat(f"{path}[{getattr(one, 'feature', '') or getattr(one, 'instance_id', '')}]", one)
+        case _:
+            yield path, repr(value)
