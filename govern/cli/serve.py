@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,6 +25,7 @@ from govern.cli._explainers import (
     read_explainer,
 )
 from govern.errors import BadInput, MissingExtra
+from govern.runtime.flow.sources import flow_sources
 from govern.runtime.loader import load
 from govern.runtime.serving.application import create_app
 from govern.runtime.serving.calls import AT_ONCE, MAX_BYTES, Calls
@@ -53,14 +54,20 @@ def serve_command(
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
 ) -> None:
-    """Serve the steps of pipelines over Open Inference Protocol V2, until SIGTERM or Ctrl-C."""
+    """Serve pipelines over Open Inference Protocol V2, until SIGTERM or Ctrl-C.
+
+    Of a pipeline that watches a captured stream the steps are served, each as <pipeline>-<step>; one without `source`
+    is served whole, under its own name.
+    """
 
     async def main(stop: asyncio.Event) -> None:
         with ExitStack() as stack:
             listening = stack.enter_context(listen(*_address(http, "--http")))
             metrics, _ = telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
-            pipelines = {file: load(file) for file in files}
+            pipelines = {file: load(file, watching=True) for file in files}
             sources = [source for file, found in pipelines.items() for source in detector_sources(file, found)]
+            connections = AsyncExitStack()
+            sources += [source for file in files for source in flow_sources(file, connections)]
             if explainers is not None:
                 client = stack.enter_context(httpx.Client())
                 readers = {
@@ -71,7 +78,7 @@ def serve_command(
             repository = Repository(sources)
             calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
-            async with _grpc(grpc, repository, calls):
+            async with connections, _grpc(grpc, repository, calls):
                 listening.listen()  # so that whoever reads the next line and calls at once waits, and is answered
                 typer.echo(f"serving {', '.join(repository) or 'nothing'} on http://{host}:{port}", err=True)
                 await serve(create_app(repository, calls), listening, stop)

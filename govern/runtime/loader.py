@@ -40,15 +40,18 @@ def load_detector(path: Path) -> Detector:
     return detector
 
 
-def load(path: Path) -> list[LoadedPipeline]:
+def load(path: Path, *, watching: bool = False) -> list[LoadedPipeline]:
     """Load every pipeline of a file.
+
+    Args:
+        watching: leave out those that watch no captured stream: they are called (`govern.runtime.flow`).
 
     Raises:
         ConfigError: the file is wrong, or a step's artifact is of another method than the file says.
         PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
-    found = load_documents(path)
+    found = [(document, one) for document, one in load_documents(path) if one.spec.source is not None or not watching]
     refused = [problem for document, pipeline in found for problem in unrun(document, pipeline)]
     if refused:
         raise PipelineError(path, refused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 
 def load_models(path: Path, *, deadline_s: float = DEFAULT_DEADLINE_S) -> list[FlowModel]:
-    """The pipelines of a file as models. Called on the event loop that will ask them, and closes them.
+    """The pipelines of a file as models, each for one event loop: the one that asks and closes it.
 
     Raises:
         PipelineError: the file is wrong.
@@ -129,11 +129,13 @@ class _Connections:
             from govern.runtime.flow.steps import grpc_model
         except ModuleNotFoundError as error:
             raise MissingExtra("serve", needed_by=f"step {step!r}, which calls {spec.url},") from error
-        url = spec.url.rstrip("/")
+        return grpc_model.GrpcModel(step, spec, partial(self._channel, spec.url.rstrip("/"), grpc_model.channel))
+
+    def _channel(self, url: str, make: Callable[[str], grpc.aio.Channel]) -> grpc.aio.Channel:
         if url not in self._channels:
-            self._channels[url] = grpc_model.channel(url)
-            self.stack.push_async_callback(partial(self._channels[url].close))
-        return grpc_model.GrpcModel(step, spec, self._channels[url])
+            self._channels[url] = make(url)
+            self.stack.push_async_callback(self._channels[url].close)
+        return self._channels[url]
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:

@@ -166,7 +166,7 @@ class _First:
 
 
 def _again(path: Path, before: LoadedPipeline, step: str) -> DetectorStep:
-    for one in load(path):
+    for one in load(path, watching=True):
         if one.plan.name == before.plan.name:
             return DetectorStep.of(one, step)
     raise NotFound(

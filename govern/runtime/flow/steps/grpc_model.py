@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -33,12 +34,17 @@ def channel(url: str) -> grpc.aio.Channel:
 class GrpcModel:
     """Keeps its connection between calls: that of the channel, which its owner closes."""
 
-    def __init__(self, step: str, spec: ModelSpec, channel: grpc.aio.Channel) -> None:
+    def __init__(self, step: str, spec: ModelSpec, channel: Callable[[], grpc.aio.Channel]) -> None:
+        """
+        Args:
+            channel: gives the channel, on the event loop: at the first call.
+        """
         assert spec.url is not None, "a model that is not called is no step of a flow"
         self._name, self._version = spec.name or step, spec.version or ""
         self._url = spec.url
         self._timeout_s = spec.timeout_ms / 1000
-        self._call = channel.unary_unary(METHOD)  # of bytes
+        self._channel = channel
+        self._call: grpc.aio.UnaryUnaryMultiCallable | None = None  # of bytes
 
     async def __call__(self, call: Call, /) -> list[Tensor]:
         """
@@ -47,6 +53,8 @@ class GrpcModel:
             Unavailable: it cannot be reached, does not answer in time, or answers what is no V2 response.
         """
         body = v2_grpc.encode_request(call.tensors, model=self._name, version=self._version, request_id=call.request_id)
+        if self._call is None:
+            self._call = self._channel().unary_unary(METHOD)
         try:
             answer = await self._call(body, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
