@@ -236,6 +236,9 @@ def _traffic() -> list[PanelBuilder]:
     def further(metric: str) -> str:
         return f"sum by (destination) (rate({metric}{_SERVICE}{_RATE}))"
 
+    def asked(metric: str) -> str:
+        return f"sum by (step) (rate({metric}{_SERVICE}{_RATE}))"
+
     inferences, errors = traffic("govern_inferences_total"), traffic("govern_inference_errors_total")
     return [
         lines(
@@ -291,6 +294,16 @@ def _traffic() -> list[PanelBuilder]:
             "Processes that refuse their configuration file and go by older rules; their logs say why. Must stay at 0.",
             query(f"sum by (service) (govern_capture_rules_refused{_SERVICE})", "{{service}}"),
             span=4,
+        ),
+        lines(
+            "Inline steps",
+            "What steps said of captured calls before their callers were answered; empty where none is asked. What a "
+            "step failed to judge passed, or was refused, as its policy says.",
+            query(asked("govern_inline_judged_total"), "{{step}} judged"),
+            query(asked("govern_inline_alarms_total"), "{{step}} alarms"),
+            query(asked("govern_inline_unjudged_total"), "{{step}} unjudged"),
+            unit="reqps",
+            dashed="unjudged$",
         ),
         lines(
             "Further buses",

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from govern.mirror.agent import AgentInfo, Counts
+from govern.mirror.inline.told import told
 from govern.mirror.standing import Tally
 from govern.record import Inference
 from govern.telemetry.metrics import Metrics, labels
@@ -105,8 +106,10 @@ class CaptureMetrics:
             waiting[key] = waiting.get(key, 0) + pending.get(name, 0)
         arrived: Counter[Labels] = Counter()
         withheld: Counter[Labels] = Counter()
+        said: Counter[tuple[Labels, str]] = Counter()
         for record in shipped:
             arrived[_labels(record)] += 1
+            said.update((_labels(record, step), word) for step, word in told(record.response.headers))
             withheld[_labels(record)] += withheld_bodies(record)
         beside = {
             (*key, name): (tally, waiting_there)
@@ -125,6 +128,11 @@ class CaptureMetrics:
             for key, count in arrived.items():
                 self._metrics.capture_shipped.labels(*key).inc(count)
                 self._metrics.capture_withheld.labels(*key).inc(withheld[key])
+            for (key, word), count in said.items():
+                judged = 0 if word == "unjudged" else count
+                self._metrics.inline_judged.labels(*key).inc(judged)
+                self._metrics.inline_alarms.labels(*key).inc(count if word == "alarm" else 0)
+                self._metrics.inline_unjudged.labels(*key).inc(count - judged)
             for key in self._shown_beside.keys() - beside.keys():
                 self._metrics.forget_destination(key)
             for key, (tally, waiting_there) in beside.items():
@@ -183,11 +191,12 @@ def _by_labels(
     return found
 
 
-def _labels(info: AgentInfo | Inference) -> Labels:
+def _labels(info: AgentInfo | Inference, step: str = "") -> Labels:
     return labels(
         namespace=info.namespace,
         service=info.service,
         model=info.model,
         revision=info.revision,
         endpoint=info.endpoint,
+        step=step,
     )

@@ -81,6 +81,12 @@ class Metrics:
             "govern_destination_pending_records", "Captured inferences not yet at the destination.", DESTINATION_LABELS
         )
 
+        self.inline_judged = counter("govern_inline_judged", "Captured calls that an inline step judged in time.")
+        self.inline_alarms = counter("govern_inline_alarms", "Captured calls at which an inline step alarmed.")
+        self.inline_unjudged = counter(
+            "govern_inline_unjudged", "Captured calls that an inline step failed to judge: passed or refused unjudged."
+        )
+
         self.sink_joined = counter("govern_sink_joined", "Inferences whose two halves the sink joined.")
         self.sink_orphaned = counter("govern_sink_orphaned", "Inferences recorded with one half only.")
         self.sink_feedback = counter("govern_sink_feedback", "Feedback events recorded.")

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from govern.mirror.inline.told import PREFIX
+
 When = Literal["request", "response"]
 _NAME = r"^[A-Za-z0-9_.-]{1,128}$"
 
@@ -34,7 +36,7 @@ class InlineStep(BaseModel):
     @property
     def header(self) -> str:
         """The response header that tells what the step said."""
-        return f"govern-{self.step.lower()}"
+        return f"{PREFIX}{self.step.lower()}"
 
 
 class InlineConfig(BaseModel):
