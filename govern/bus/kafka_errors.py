@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
+from aiokafka import errors
 from aiokafka.errors import (
+    BrokerResponseError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
@@ -17,6 +20,23 @@ from aiokafka.errors import (
 )
 
 from govern.bus.protocol import BusError, Fenced, MessageTooLarge, UnknownTopic
+
+
+class TransactionAbortable(BrokerResponseError):  # type: ignore[misc]
+    """The broker wants the transaction ended without effect; the next one may succeed."""
+
+    errno = 120
+    message = "TRANSACTION_ABORTABLE"
+    description = "The transaction can only be aborted."
+
+
+#: What brokers answer in a transaction that aiokafka's table (0.14) has no name for, which makes it UnknownError: its
+#: codes end at 79. Brokers since 2.7 say 90 (https://kafka.apache.org/protocol#protocol_error_codes) where older ones
+#: said 47, InvalidProducerEpoch; 120 is said since 3.8.
+NAMELESS: Final = {90: ProducerFenced, 120: TransactionAbortable}
+
+for _code, _error in NAMELESS.items():
+    errors.kafka_errors.setdefault(_code, _error)
 
 
 @contextlib.asynccontextmanager
