@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def check(
 ) -> None:
     """Say everything that is wrong with pipeline files, each with its line and what to do.
 
-    Of a pipeline that is right it says which command runs it, and what in it keeps the others from running it.
+    Of a pipeline that is right it says which command runs it and what in it that command has no use for; of one that
+    none runs, why.
     """
     console = Console(highlight=False, soft_wrap=True)
     wrong = 0
@@ -47,15 +49,24 @@ def check(
 
 
 def _right(console: Console, document: Document, pipeline: Pipeline) -> None:
-    refused = {command: unrun(document, pipeline) for command, unrun in RUNTIMES.items()}
-    runs = [command for command, problems in refused.items() if not problems]
-    by = f"run by {', '.join(runs)}" if runs else "[yellow]no command of this release runs it[/]"
+    refused = {runtime: runtime.refuses(document, pipeline) for runtime in RUNTIMES}
+    runs = [runtime for runtime, problems in refused.items() if not problems]
+    by = "[yellow]no command of this release runs it[/]"
+    if runs:
+        by = f"run by {' and '.join(runtime.command for runtime in runs)}"
     count = f"{len(pipeline.spec.steps)} step{'s' if len(pipeline.spec.steps) > 1 else ''}"
     console.print(f"[green]ok[/] {escape(str(document.file))}: {pipeline.name}, {count}, {digest(pipeline)[:12]}, {by}")
-    for command, problems in refused.items():
-        for problem in sorted(problems, key=lambda one: (one.line, one.column)):
-            where = f"{problem.line}:{problem.column} {escape(problem.field)}"
-            console.print(f"    [dim]not {command}: {where} {escape(problem.what)}: {escape(problem.why)}[/]")
+    for runtime in runs:
+        _note(console, f"in {runtime.command}", runtime.ignores(document, pipeline))
+    for runtime, problems in refused.items():
+        if not runs:
+            _note(console, f"not {runtime.command}", problems)
+
+
+def _note(console: Console, words: str, problems: Sequence[Problem]) -> None:
+    for problem in sorted(problems, key=lambda one: (one.line, one.column)):
+        where = f"{problem.line}:{problem.column} {escape(problem.field)}"
+        console.print(f"    [dim]{words}: {where} {escape(problem.what)}: {escape(problem.why)}[/]")
 
 
 def _tell(console: Console, problem: Problem) -> None:

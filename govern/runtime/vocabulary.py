@@ -6,18 +6,19 @@ that came after the first release are refused unless they are declared here to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from govern.pipeline import Pipeline, Problem
 from govern.pipeline.check import Kinds
 from govern.pipeline.document import Document
 from govern.pipeline.errors import Where
+from govern.pipeline.graph import edges, graph, reachable
 from govern.pipeline.references import FLAGGED, Reference, detector_kind, parse
 from govern.pipeline.spec import Batch, ModelSpec, Output, PipelineSpec, Step
 
 COMMAND: Final = "govern worker"
-Unrun = Callable[[Document, Pipeline], list[Problem]]
 _ALONE: Final = "a worker takes each step's data from one inference, so there is nothing to join"
 #: Key of a model of the specification -> why a worker does not run it, and what to do without it.
 REFUSED: Final[dict[tuple[type, str], tuple[str, str]]] = {
@@ -184,5 +185,89 @@ def _parsed(text: str) -> Reference:
     return reference
 
 
-#: Command -> what it does not run of a pipeline that was checked.
-RUNTIMES: Final[Mapping[str, Unrun]] = {COMMAND: unrun}
+def unserved(document: Document, pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> list[Problem]:
+    """Why `govern serve` does not answer calls of a pipeline as a whole."""
+    spec = pipeline.spec
+    if spec.source is not None:
+        why = "a pipeline that watches a captured stream is served step by step"
+        return [document.problem(("spec", "source"), f"{pipeline.name} is not served whole", why, "remove `source`")]
+    if spec.output is None:
+        why = "who calls a pipeline waits for what it gives"
+        return [document.problem(("spec",), "`output` is missing", why, "name steps in spec.output.steps")]
+    idle = _idle(pipeline, kinds)
+    return [
+        document.problem(
+            ("spec", "output", "steps", position),
+            f"{text} never comes",
+            f"step {_parsed(text).node!r} {idle[_parsed(text).node]}",
+            "name other steps",
+        )
+        for position, text in enumerate(spec.output.steps)
+        if _parsed(text).node in idle
+    ]
+
+
+def unused(document: Document, pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> list[Problem]:
+    """What `govern serve` has no use for in a pipeline that it serves: each call is answered alone and at once."""
+    spec = pipeline.spec
+    found: list[Problem] = []
+    idle = _idle(pipeline, kinds)
+
+    def note(where: Where, key: str, why: str) -> None:
+        found.append(document.problem((*where, key), f"`{key}` has no use", why, f"remove `{key}`", at_key=True))
+
+    if spec.input is not None:
+        note(("spec",), "input", "a call brings the request itself; what other pipelines emit does not reach it")
+    if spec.dataflow is not None:
+        note(("spec",), "dataflow", "a call leaves nothing on topics")
+    sections: list[tuple[Where, Step | Output]] = [
+        (("spec", "steps", position), step) for position, step in enumerate(spec.steps)
+    ]
+    for where, section in sections + ([(("spec", "output"), spec.output)] if spec.output is not None else []):
+        if section.join_window_ms is not None:
+            note(where, "joinWindowMs", "within a call it is known what will still come")
+        if isinstance(section, Step):
+            if section.batch != Batch():
+                note(where, "batch", "the rows of a call are its batch")
+            if section.name in idle:
+                what, why = f"step {section.name!r} does nothing", f"it {idle[section.name]}"
+                found.append(document.problem(where, what, why, "remove the step"))
+    return found
+
+
+def _idle(pipeline: Pipeline, kinds: Kinds) -> dict[str, str]:
+    """The steps that do nothing in a call, each with the reason."""
+    one = graph(pipeline, kinds=kinds)
+    readers = edges(one)
+    reasons: dict[str, str] = {}
+    for node in one.steps:
+        if node.kind == "drift":
+            reasons[node.name] = "judges windows of many requests"
+        elif node.role == "explainer":
+            reasons[node.name] = "explains after the answer, and a call is over then"
+    for name in tuple(reasons):
+        for reader in reachable(readers, name):
+            reasons.setdefault(reader, f"waits for step {name!r}, which does nothing in a call")
+    return reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A command that runs pipelines.
+
+    Attributes:
+        refuses: why it does not run a pipeline that was checked; nothing when it does.
+        ignores: what in one that it runs means nothing to it.
+    """
+
+    command: str
+    refuses: Callable[[Document, Pipeline], list[Problem]]
+    ignores: Callable[[Document, Pipeline], list[Problem]]
+
+
+def _nothing(document: Document, pipeline: Pipeline) -> list[Problem]:
+    """A worker refuses what it does not run."""
+    return []
+
+
+RUNTIMES: Final = (Runtime(COMMAND, unrun, _nothing), Runtime("govern serve", unserved, unused))

@@ -24,13 +24,28 @@ def test_check_says_ok(file: Path) -> None:
     assert f"ok {file}: monitor, 5 steps, 0f0926cedb2f, run by govern worker\n" in result.output
 
 
-def test_check_says_of_a_right_pipeline_what_keeps_a_worker_from_running_it(file: Path, called: str) -> None:
+def test_check_says_what_the_command_that_runs_a_pipeline_has_no_use_for(file: Path, called: str) -> None:
     file.write_text(called)
     result = CliRunner().invoke(app, ["check", str(file)])
     assert result.exit_code == 0, result.output
-    assert f"ok {file}: score, 7 steps" in result.output
+    first, *notes = result.output.splitlines()
+    assert first.startswith(f"ok {file}: score, 7 steps, ")
+    assert first.endswith(", run by govern serve")
+    assert [note.split()[:4] for note in notes] == [
+        ["in", "govern", "serve:", where] for where in ("5:3", "8:3", "22:7", "35:7", "36:7", "40:59")
+    ]
+    assert "36:7 spec.steps[6] step 'why' does nothing: it explains after the answer" in result.output
+
+
+def test_check_says_of_a_pipeline_that_no_command_runs_why(file: Path, called: str) -> None:
+    file.write_text(called.replace("output: {steps: [mean.outputs.score]", "output: {steps: [mean.outputs.score, why]"))
+    result = CliRunner().invoke(app, ["check", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "score, 7 steps" in result.output
+    assert "no command of this release runs it" in result.output
     assert "not govern worker: 5:3 spec.input `input` is not run by `govern worker`: a worker reads" in result.output
     assert "not govern worker: 15:15 spec.steps[1].model.url `url`" in result.output
+    assert "not govern serve: 40:40 spec.output.steps[1] why never comes: step 'why' explains after" in result.output
 
 
 def test_check_lists_every_problem_of_every_file(file: Path, good: str) -> None:

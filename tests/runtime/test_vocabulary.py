@@ -263,6 +263,35 @@ def test_a_called_pipeline_is_refused_key_by_key(tmp_path: Path) -> None:
     ]
 
 
+def test_a_call_is_answered_by_what_says_something_of_one_request(tmp_path: Path) -> None:
+    drift = (
+        "    - {name: drift, detector: {type: tabular, artifact: a}}\n"
+        "    - {name: after, model: {url: http://x}, inputs: [drift]}\n"
+    )
+    text = CALLED.replace("  output:", f"{drift}  output:").replace("spec:\n", "spec:\n  schema: schema.yaml\n")
+    (tmp_path / "p.yaml").write_text(text)
+    assert refused(tmp_path, text)
+    ((document, pipeline),) = load_documents(tmp_path / "p.yaml", kinds=kinds)
+    assert vocabulary.unserved(document, pipeline, kinds=kinds) == []
+    idle = [one.what for one in vocabulary.unused(document, pipeline, kinds=kinds) if "does nothing" in one.what]
+    assert idle == [f"step {name!r} does nothing" for name in ("why", "drift", "after")]
+    (tmp_path / "p.yaml").write_text(text.replace("[mean.outputs.score]", "[mean.outputs.score, after]"))
+    ((document, pipeline),) = load_documents(tmp_path / "p.yaml", kinds=kinds)
+    (problem,) = vocabulary.unserved(document, pipeline, kinds=kinds)
+    assert (problem.field, problem.what) == ("spec.output.steps[1]", "after never comes")
+    assert "waits for step 'drift'" in problem.why
+
+
+def test_a_pipeline_without_output_or_with_a_source_is_not_served_whole(tmp_path: Path) -> None:
+    for text, what in (
+        (GOOD, "monitor is not served whole"),
+        (CALLED.partition("  output:")[0], "`output` is missing"),
+    ):
+        refused(tmp_path, text)
+        ((document, pipeline),) = load_documents(tmp_path / "p.yaml", kinds=kinds)
+        assert [one.what for one in vocabulary.unserved(document, pipeline, kinds=kinds)] == [what]
+
+
 def test_what_asks_for_nothing_else_than_a_worker_does_is_run(tmp_path: Path) -> None:
     text = GOOD.replace("batch: {size: 500}", "batch: {size: 500, rolling: false}\n      inputsJoinType: outer")
     text = text.replace("batch: {size: 10, windowMs: 50}", "inputsJoinType: inner")
