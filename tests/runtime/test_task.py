@@ -23,7 +23,7 @@ from govern.frame import Frame
 from govern.record import Capture, DeadLetter, ExplainRequest, Payload, Sampling, Verdict, encode
 from govern.runtime import checkpoint
 from govern.runtime.loader import LoadedPipeline
-from govern.runtime.task import Effects, PartitionTask
+from govern.runtime.task import READ_AHEAD, Effects, PartitionTask
 from tests.runtime.conftest import START_NS, Make, message_of, payload
 
 TP = Partition("govern.default.inferences", 0)
@@ -153,6 +153,38 @@ def test_a_crash_between_any_two_commits_changes_nothing(
     assert crash_and_restore(task, table, pipeline).changed_state() == task.changed_state()[-1:], (
         "nothing is left behind"
     )
+
+
+def test_messages_read_together_are_judged_as_if_read_one_by_one(
+    pipeline: LoadedPipeline, make_inference: Make
+) -> None:
+    changes: dict[int, dict[str, object]] = {
+        40: {"request": payload(b'{"inputs": []}')},
+        41: {"response": payload(b"{")},
+        90: {"status_code": 500},
+        140: {"revision": "2"},
+        141: {"truncated": ("request",)},
+        142: {"protocol": "unknown"},
+        200: {"capture": Capture(agent="agent", seq=200, dropped_before=3)},
+        201: {"synthetic": True},
+        202: {"model": "another"},
+    }
+    messages = [
+        message_of(make_inference(i, rows=1 + i % 3, **changes.get(i, {})), offset=i) for i in range(READ_AHEAD * 2)
+    ]
+    messages[60] = replace(messages[60], value=b"no protobuf")
+    together, one_by_one = new_task(pipeline), new_task(pipeline)
+    expected = Effects()
+    for message in messages:
+        expected.extend(one_by_one.process([message]))
+    found = together.process(messages)
+    assert len(found.judgements) > 10
+    assert len(found.dead_letters) >= 3
+    assert [encode(one.verdict) for one in found.judgements] == [encode(one.verdict) for one in expected.judgements]
+    assert [one.traceparents for one in found.judgements] == [one.traceparents for one in expected.judgements]
+    assert (found.explain_requests, found.dead_letters) == (expected.explain_requests, expected.dead_letters)
+    assert found.observed == expected.observed
+    assert together.changed_state() == one_by_one.changed_state()
 
 
 def test_a_malformed_payload_is_a_dead_letter_and_the_stream_goes_on(
