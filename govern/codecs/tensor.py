@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
     "BYTES": np.dtype(object),
 }
 
+#: The datatype of rows whose columns differ in type (V1 JSON); no key of `DTYPES`.
+MIXED: Final = "MIXED"
+
 #: What numpy 1.26 can hold.
 MAX_DIMENSIONS: Final = 32
 
@@ -46,13 +49,26 @@ class Tensor:
 
     Attributes:
         name: as on the wire.
-        datatype: a key of `DTYPES`, or "MIXED" for rows whose columns differ in type (V1 JSON, object dtype).
+        datatype: a key of `DTYPES`, or `MIXED` (object dtype).
         data: array of the tensor's shape.
     """
 
     name: str
     datatype: str
     data: npt.NDArray[np.generic]
+
+
+class Plain(NamedTuple):
+    """The tensors of a message, all with as many rows, as JSON has them: nothing but their number is checked.
+
+    Attributes:
+        kinds: name, datatype and shape of each. Messages of the same kinds can become arrays together.
+        data: the elements of each, flat and in row-major order.
+    """
+
+    kinds: tuple[tuple[str, str, tuple[int, ...]], ...]
+    rows: int
+    data: Sequence[list[object]]
 
 
 def text_or_bytes(element: bytes) -> str | bytes:

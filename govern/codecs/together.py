@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from govern.codecs import inference as alone
-from govern.codecs import v2, v2_binary
+from govern.codecs import v1, v2, v2_binary
 from govern.codecs.arrays import shaped, typed
 from govern.codecs.frames import to_frame
-from govern.codecs.tensor import Tensor, check_head, check_names
-from govern.codecs.v2 import Plain
+from govern.codecs.tensor import MIXED, Plain, Tensor, check_head, check_names, objects
 from govern.errors import DecodeError
 from govern.frame import Frame
 from govern.record import Inference, Payload
@@ -27,11 +27,19 @@ from govern.schema import FeatureSchema
 
 Matrix = npt.NDArray[np.float64]
 
+#: Protocol and side -> how a body's tensors are found before they are arrays.
+_PLAIN: Final[dict[tuple[str, str], Callable[[bytes], Plain | None]]] = {
+    ("v1", "request"): v1.plain_request,
+    ("v1", "response"): v1.plain_response,
+    ("v2", "request"): v2.plain_request,
+    ("v2", "response"): v2.plain_response,
+}
+
 
 def decode_together(inferences: Sequence[Inference], schema: FeatureSchema) -> list[Frame | DecodeError]:
     """What `inference.decode` gives or raises for each of them."""
     found: dict[int, Frame | DecodeError] = {}
-    requests = {i: _plain(one, one.request, "request", v2.plain_request) for i, one in enumerate(inferences)}
+    requests = {i: _plain(one, one.request, side="request") for i, one in enumerate(inferences)}
     for members in _alike(requests):
         try:
             frame = to_frame(_tensors(members.values(), side="input"), schema)
@@ -54,7 +62,7 @@ def _outputs(inferences: Mapping[int, Inference], rows: Mapping[int, int]) -> di
     """The model's outputs for each, as `inference.decode` gives them."""
     found: dict[int, Mapping[str, Matrix]] = {}
     responses = {
-        i: _plain(one, one.response, "response", v2.plain_response)
+        i: _plain(one, one.response, side="response")
         for i, one in inferences.items()
         if one.status_code == alone.HTTP_OK
     }
@@ -75,9 +83,10 @@ def _outputs(inferences: Mapping[int, Inference], rows: Mapping[int, int]) -> di
     return found
 
 
-def _plain(inference: Inference, payload: Payload, side: str, read: Callable[[bytes], Plain | None]) -> Plain | None:
+def _plain(inference: Inference, payload: Payload, *, side: str) -> Plain | None:
     """A side's tensors, None when they are to be read alone."""
-    if inference.protocol != "v2" or v2_binary.HEADER in payload.headers:
+    read = _PLAIN.get((inference.protocol, side))
+    if read is None or v2_binary.HEADER in payload.headers:
         return None
     try:
         return read(alone.body_of(inference, payload, side=side).data)
@@ -107,9 +116,13 @@ def _tensors(members: Iterable[Plain], *, side: str) -> list[Tensor]:
     for position, (name, datatype, of_one) in enumerate(kinds):
         where = f"{side} tensor {name!r}"
         shape = (rows, *of_one[1:])
-        check_head(datatype, shape, where=where)
         flat = list(chain.from_iterable([one.data[position] for one in members]))
-        tensors.append(Tensor(name, datatype, shaped(typed(flat, datatype, where=where), shape, where=where)))
+        if datatype == MIXED:
+            array = objects(flat)
+        else:
+            check_head(datatype, shape, where=where)
+            array = typed(flat, datatype, where=where)
+        tensors.append(Tensor(name, datatype, shaped(array, shape, where=where)))
     return tensors
 
 

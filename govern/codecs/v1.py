@@ -13,7 +13,7 @@ from typing import Final
 
 from govern.codecs.arrays import flatten, inferred, shape_of, shaped, typed
 from govern.codecs.json_body import parse
-from govern.codecs.tensor import Tensor, objects, text_or_bytes
+from govern.codecs.tensor import Plain, Tensor, objects, text_or_bytes
 from govern.errors import DecodeError
 
 _REQUEST: Final = ("instances", "inputs")
@@ -37,6 +37,33 @@ def decode_request(body: bytes) -> list[Tensor]:
 def decode_response(body: bytes) -> list[Tensor]:
     """Read a predict response; raises as `decode_request` does."""
     return _decode(body, _RESPONSE, what="V1 response")
+
+
+def plain_request(body: bytes) -> Plain | None:
+    """A request's one tensor before it is an array; None for one that only `decode_request` can read.
+
+    Raises:
+        DecodeError: no JSON, or ragged rows.
+    """
+    return _plain(body, _REQUEST, what="V1 request")
+
+
+def plain_response(body: bytes) -> Plain | None:
+    """A response's one tensor; as `plain_request`."""
+    return _plain(body, _RESPONSE, what="V1 response")
+
+
+def _plain(body: bytes, keys: tuple[str, str], *, what: str) -> Plain | None:
+    document = parse(body, dict[str, object], what=what)
+    rows, columns = keys
+    items = document.get(rows)
+    if columns in document or not isinstance(items, list):
+        return None
+    shape = shape_of(items, where=what)
+    flat = flatten(items, len(shape))
+    if not flat or not {dict, list}.isdisjoint(map(type, flat)):
+        return None
+    return Plain(((rows, inferred(flat), shape),), shape[0], [flat])
 
 
 def _decode(body: bytes, keys: tuple[str, str], *, what: str) -> list[Tensor]:

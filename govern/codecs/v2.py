@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from govern.codecs import content_types, v2_binary
 from govern.codecs.arrays import flatten, shape_of, shaped, typed
 from govern.codecs.json_body import parse
 from govern.codecs.raw import from_raw, to_raw
-from govern.codecs.tensor import DTYPES, Tensor, check_head, check_names
+from govern.codecs.tensor import DTYPES, Plain, Tensor, check_head, check_names
 from govern.errors import BadInput, DecodeError
 
 #: In the JSON of a message with binary data.
@@ -56,19 +56,6 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     model_version: str = ""
     id: str = ""
     parameters: Mapping[str, object] = {}
-
-
-class Plain(NamedTuple):
-    """The tensors of a message, all with as many rows, as JSON has them: nothing but their number is checked.
-
-    Attributes:
-        kinds: name, datatype and shape of each. Messages of the same kinds can become arrays together.
-        data: the elements of each, flat and in row-major order.
-    """
-
-    kinds: tuple[tuple[str, str, tuple[int, ...]], ...]
-    rows: int
-    data: Sequence[list[object]]
 
 
 class _WireTensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):  # JSON has no cycles

@@ -83,14 +83,38 @@ ODD = ("nested", "too few", "other type", "absent", "twice", "content type", "no
 
 
 @st.composite
+def v1_bodies(draw: st.DrawFn) -> tuple[Json, Json]:
+    """The same in V1: rows without names, whose values say by themselves of which type they are."""
+    rows = draw(st.integers(1, 3))
+    row = st.tuples(numbers, st.one_of(st.integers(0, 9), st.just(2.0)), jobs, st.sampled_from(["a", "", None]))
+    instances: list[object] = [list(draw(row)) for _ in range(rows)]
+    odd = draw(st.sampled_from(["", "", "", "ragged", "named", "numbers", "deep", "empty"]))
+    if odd == "ragged":
+        instances.append([1.0])
+    elif odd == "named":
+        instances[0] = {"age": 1.0}
+    elif odd == "numbers":
+        instances = [[1, 2, 1, 3]] * rows
+    elif odd == "deep":
+        instances = [[[1.0], [2], ["clerk"], ["a"]]] * rows
+    elif odd == "empty":
+        instances = []
+    predictions = draw(
+        st.sampled_from([[0.5] * rows, [[0.5, 1]] * rows, [1] * rows, [{"p": 1.0}] * rows, ["x"] * rows, []])
+    )
+    return {"instances": instances}, {"predictions": predictions}
+
+
+@st.composite
 def inferences(draw: st.DrawFn) -> list[Inference]:
     found = []
     for number in range(draw(st.integers(1, 8))):
-        request, response = draw(bodies())
+        in_v1 = draw(st.booleans())
+        request, response = draw(v1_bodies() if in_v1 else bodies())
         found.append(
             Inference(
                 id=f"i{number}",
-                protocol=draw(st.sampled_from(["v2", "v2", "v2", "unknown", "v1"])),
+                protocol=draw(st.sampled_from([*(["v1" if in_v1 else "v2"] * 3), "unknown", "v1", "v2"])),
                 status_code=draw(st.sampled_from([200, 200, 200, 201])),
                 request=payload(request),
                 response=payload(response) if draw(st.integers(0, 5)) else Payload(body=b"{"),
@@ -132,8 +156,14 @@ def test_ordinary_requests_are_not_read_alone(monkeypatch: pytest.MonkeyPatch) -
     body = {"inputs": [tensor("age", "FP64", [1.5]), *rest()]}
     answer = {"model_name": "m", "outputs": [tensor("p", "FP64", [0.5])]}
     one = Inference(id="i", protocol="v2", status_code=200, request=payload(body), response=payload(answer))
+    body = {"instances": [[1.5, 2, "pilot", "a"]]}
+    in_v1 = Inference(
+        id="i", protocol="v1", status_code=200, request=payload(body), response=payload({"predictions": [0.5]})
+    )
     monkeypatch.delattr(alone, "decode")
     monkeypatch.delattr(alone, "outputs_of")
+    frames = decode_together([in_v1] * 3, SCHEMA)
+    assert all(isinstance(frame, Frame) and frame.outputs["predictions"].tolist() == [[0.5]] for frame in frames)
     frames = decode_together([one] * 3, SCHEMA)
     assert all(isinstance(frame, Frame) and frame.outputs["p"].tolist() == [[0.5]] for frame in frames)
 
