@@ -2,11 +2,11 @@
 
     python -m tests.bench.runtime [--instances 60000] [--only WORD ...] [--markdown]
 
-Inferences with 20 features, in V2 JSON with a tensor for each, lie in the topic; workers with a tabular-drift and an
-isolation-forest step take them up. Counted is what they commit (verdicts, checkpoints and offsets together), from the
-moment at which each of them has committed something. Then one thing grows at a time: features, window, models,
-partitions. *fresh* publishes 1,000 inferences a second as they happen; an event's age is taken when the worker has set
-its metrics.
+Inferences with 20 features, in V2 JSON with a tensor for each, are judged by a tabular-drift and an isolation-forest
+step. The workers have taken their places in the group and are stopped (SIGSTOP) while the stream is published; counted
+is what they commit (verdicts, checkpoints and offsets together) from the moment at which they go on. Then one thing
+grows at a time: features, window, models, partitions. *fresh* publishes 1,000 inferences a second as they happen; an
+event's age is taken when the worker has set its metrics.
 
 alibi-detect's TabularDrift and IForest are what it is compared to: MLServer serves them with its alibi-detect runtime,
 and each is called once for each instance, as a graph of Seldon does. That needs `make .venv-peers-alibi/.ready`.
@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,8 @@ FEATURES: Final = 20
 #: Published in one go; of the paced stream, in a hundredth of a second.
 BATCH: Final = 500
 RATE: Final = 1_000
+#: Requests that a worker is given at a time until it has taken its place in the group: some for each lane.
+WARM: Final = 10 * stream.LANES
 PACED_BATCH: Final = 10
 #: Without a commit for so long, a run has failed.
 DEADLINE_S: Final = 60.0
@@ -120,32 +123,26 @@ class Commit(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The commits of all workers in order, and where counting begins."""
+    """What was committed of the stream, and where each worker stood when it began."""
 
+    before: dict[int, Commit]
+    began_s: float
     commits: list[Commit]
-    start: int
     rows: int
 
     @property
-    def counted(self) -> list[Commit]:
-        return self.commits[self.start + 1 :]
-
-    @property
     def instances(self) -> int:
-        return self.rows * sum(one.requests for one in self.counted)
+        return self.rows * sum(one.requests for one in self.commits)
 
     @property
     def per_s(self) -> float:
-        return self.instances / (self.commits[-1].at_s - self.commits[self.start].at_s)
+        return self.instances / (self.commits[-1].at_s - self.began_s)
 
     @property
     def per_cpu_s(self) -> float:
         """Instances for each second of a core that the workers took."""
-        taken = 0.0
-        for worker in {one.worker for one in self.commits}:
-            before = [one.cpu_s for one in self.commits[: self.start + 1] if one.worker == worker]
-            taken += [one.cpu_s for one in self.commits if one.worker == worker][-1] - before[-1]
-        return self.instances / taken
+        last = self.before | {one.worker: one for one in self.commits}
+        return self.instances / sum(last[worker].cpu_s - before.cpu_s for worker, before in self.before.items())
 
     @property
     def peak_mb(self) -> float:
@@ -160,14 +157,14 @@ class Run(NamedTuple):
     def ages_s(self) -> tuple[list[float], list[float]]:
         """From event to metric, of the requests and of the last event of each window."""
         return (
-            sorted((one.unix_ns - event) / 1e9 for one in self.counted for event in one.events_ns),
-            sorted((one.unix_ns - event) / 1e9 for one in self.counted for event in one.windows_ns),
+            sorted((one.unix_ns - event) / 1e9 for one in self.commits for event in one.events_ns),
+            sorted((one.unix_ns - event) / 1e9 for one in self.commits for event in one.windows_ns),
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--instances", type=int, default=60_000, help="of each case; ten times less with 1 row")
+    parser.add_argument("--instances", type=int, default=60_000, help="of each case; a third with 1 row")
     parser.add_argument("--seconds", type=int, default=12, help="of the paced stream")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only cases whose name has all words")
     parser.add_argument("--no-mlserver", action="store_true", help="leave the comparison out")
@@ -208,40 +205,62 @@ async def measure(case: Case, url: str, folder: Path, instances: int) -> Run:
     requests = instances // case.rows
     async with open_bus(url, client_id="govern-bench") as bus, contextlib.AsyncExitStack() as stack:
         await bus.ensure_topics(specs(namespace, partitions=case.partitions))
-        first = 2 * RATE if case.paced else requests
-        await publish(bus, namespace, made, case, first)
         told_by: asyncio.Queue[Commit] = asyncio.Queue()
-        for number in range(case.workers):
+        pids = [
             await stack.enter_async_context(worker(number, url, namespace, files, told_by))
-        commits: list[Commit] = []
+            for number in range(case.workers)
+        ]
+        before, first = await warmed_up(bus, namespace, made, case, told_by)
+        numbers = range(first, first + requests)
+        began_s = time.monotonic()
         pacing = None
-        seen = 0
-        while seen < requests:
+        if case.paced:
+            pacing = asyncio.create_task(pace(bus, namespace, made, case, numbers))
+        else:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            await publish(bus, namespace, made, case, numbers)
+            began_s = time.monotonic()
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        commits: list[Commit] = []
+        while sum(one.requests for one in commits) < requests:
             commits.append(await asyncio.wait_for(told_by.get(), DEADLINE_S))
-            seen += commits[-1].requests
-            if case.paced and pacing is None and seen >= first:
-                pacing = asyncio.create_task(pace(bus, namespace, made, case, range(first, requests)))
         if pacing is not None:
             await pacing
     if any(one.dead for one in commits):
         raise SystemExit(f"{case.name}: {sum(one.dead for one in commits)} dead letters")
-    return Run(commits, begun(commits, case, first), case.rows)
+    return Run(before, began_s, commits, case.rows)
 
 
-def begun(commits: Sequence[Commit], case: Case, first: int) -> int:
-    """The commit after which counting begins: each worker's first has been seen; of the paced, all before its pace."""
-    seen, workers = 0, set()
-    for position, commit in enumerate(commits):
-        seen += commit.requests
-        workers.add(commit.worker)
-        if seen >= first if case.paced else len(workers) == case.workers:
-            return position
-    raise SystemExit(f"{case.name}: a worker got nothing; give more --instances")
+async def warmed_up(
+    bus: Bus, namespace: str, made: list[stream.Exchange], case: Case, told_by: asyncio.Queue[Commit]
+) -> tuple[dict[int, Commit], int]:
+    """Give the workers a little at a time until each has committed of it, and all of it is committed.
+
+    Returns:
+        The newest commit of each worker, and how many requests it took.
+    """
+    before: dict[int, Commit] = {}
+    published = committed = 0
+    deadline = time.monotonic() + DEADLINE_S
+    while len(before) < case.workers or committed < published:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{case.name}: a worker got nothing in {DEADLINE_S:.0f} s")
+        if committed == published:
+            await publish(bus, namespace, made, case, range(published, published + WARM))
+            published += WARM
+        with contextlib.suppress(TimeoutError):
+            commit = await asyncio.wait_for(told_by.get(), 1.0)
+            before[commit.worker] = commit
+            committed += commit.requests
+    return before, published
 
 
-async def publish(bus: Bus, namespace: str, made: list[stream.Exchange], case: Case, count: int) -> None:
-    for start in range(0, count, BATCH):
-        batch = stream.messages(namespace, made, count=min(BATCH, count - start), models=case.models, first=start)
+async def publish(bus: Bus, namespace: str, made: list[stream.Exchange], case: Case, numbers: range) -> None:
+    for start in numbers[::BATCH]:
+        count = min(BATCH, numbers.stop - start)
+        batch = stream.messages(namespace, made, count=count, models=case.models, first=start)
         await bus.publish(topic(namespace, "inferences"), list(batch))
 
 
@@ -258,8 +277,8 @@ async def pace(bus: Bus, namespace: str, made: list[stream.Exchange], case: Case
 @contextlib.asynccontextmanager
 async def worker(
     number: int, url: str, namespace: str, files: Sequence[Path], told_by: asyncio.Queue[Commit]
-) -> AsyncIterator[None]:
-    """A worker process, as long as the block lasts; its commits come through the queue."""
+) -> AsyncIterator[int]:
+    """A worker process, as long as the block lasts: its id. Its commits come through the queue."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", WORKER, url, namespace, *map(str, files)),
@@ -276,7 +295,7 @@ async def worker(
 
     listening_to = asyncio.create_task(listen(process.stdout))
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         await process.wait()
