@@ -66,7 +66,7 @@ format: .venv/.ready ## Format the code and mend what ruff can.
 	.venv/bin/ruff check --fix .
 
 .PHONY: bench
-bench: system .venv/.ready .venv-alibi/.ready ## The benchmarks; each prints a table with ratios.
+bench: system .venv/.ready .venv-alibi/.ready .venv-peers-alibi/.ready ## The benchmarks; each prints a table with ratios.
 	for file in tests/bench/*.py; do echo "== $$file"; .venv-alibi/bin/python $$file; done
 
 .PHONY: bench-capture
