@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from govern.codecs import v2
 from tests.runtime.conftest import Fitted
 from tests.runtime.flow.conftest import numbers, tensors
+from tests.runtime.serving.conftest import address, served
 from tests.services.process import Process
 
 SAME = "transformer: {callable: 'builtins:dict'}"
@@ -33,19 +32,12 @@ spec:
 def serving(fitted: Fitted, tmp_path: Path) -> Iterator[Process]:
     file = fitted.write(tmp_path / "pipeline", "default")
     file.write_text(file.read_text() + PIPELINE)
-    command = [sys.executable, "-m", "govern.cli.main", "serve", str(file), "--http", "127.0.0.1:0"]
-    process = Process(command, log=tmp_path / "serve.log")
-    process.start(lambda log: "serving watch-" in log)
-    try:
+    with served(file, tmp_path / "serve.log") as process:
         yield process
-    finally:
-        process.stop()
 
 
 def test_a_pipeline_is_one_model(serving: Process) -> None:
-    found = re.search(r"http://\S+", serving.log())
-    assert found is not None, serving.log()
-    with httpx.Client(base_url=found.group(), timeout=60) as client:
+    with httpx.Client(base_url=address(serving), timeout=60) as client:
         names = {one["name"] for one in client.post("/v2/repository/index", json={}).json()}
         assert names == {"choice", "watch-drift", "watch-outlier", "watch-adversarial"}
         assert client.get("/v2/models/choice").json()["platform"] == "govern_pipeline"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,25 +12,14 @@ from govern import record as records
 from govern.codecs import v2
 from govern.codecs.frames import to_tensors
 from tests.runtime.conftest import Fitted, Make
+from tests.runtime.serving.conftest import address, served
 from tests.services.process import Process
 
 
 @pytest.fixture
 def serving(fitted: Fitted, tmp_path: Path) -> Iterator[Process]:
-    file = fitted.write(tmp_path / "pipeline", "default")
-    command = [sys.executable, "-m", "govern.cli.main", "serve", str(file), "--http", "127.0.0.1:0"]
-    process = Process(command, log=tmp_path / "serve.log")
-    process.start(lambda log: "serving watch-" in log)
-    try:
+    with served(fitted.write(tmp_path / "pipeline", "default"), tmp_path / "serve.log") as process:
         yield process
-    finally:
-        process.stop()
-
-
-def address(process: Process) -> str:
-    found = re.search(r"http://\S+", process.log())
-    assert found is not None, process.log()
-    return found.group()
 
 
 def test_steps_are_served_judged_and_drained(serving: Process, fitted: Fitted, make_inference: Make) -> None:
