@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -20,10 +22,13 @@ from govern.errors import ConfigError
 from govern.frame import Frame
 from govern.pipeline.spec import ExplainerSpec, Source
 from govern.pipeline.topology import Plan, PlannedStep
+from govern.plugins import DETECTORS, load
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.serving.application import create_app
 from govern.runtime.serving.calls import Calls
 from govern.runtime.serving.repository import Repository
+from tests.mirror.conftest import govern
+from tests.services.process import Process
 
 
 def pipeline(acs: Frame, *steps: ExplainerSpec) -> LoadedPipeline:
@@ -103,3 +108,44 @@ async def test_more_rows_than_the_step_explains(client: httpx.AsyncClient, acs: 
 def test_an_explainer_that_is_not_there(acs: Frame) -> None:
     with pytest.raises(ConfigError, match="step 'why': no explainer 'why'"):
         explainer_sources([pipeline(acs, ExplainerSpec(name="why"))], {})
+
+
+WATCHED = """
+apiVersion: govern.io/v1alpha1
+kind: Pipeline
+metadata: {name: watch}
+spec:
+  source: {service: employment, model: employment}
+  schema: schema.yaml
+  steps:
+    - name: outlier
+      detector: {type: isolation_forest, artifact: outlier}
+      inputs: [watch.inputs]
+    - name: why
+      explainer: {name: shap}
+      inputs: [watch.inputs]
+      triggers: [outlier.outputs.outliers]
+"""
+
+
+def test_the_command_serves_them_beside_the_detectors(acs: Frame, shap_tree: TreeShap, tmp_path: Path) -> None:
+    (tmp_path / "schema.yaml").write_text(acs.schema.to_yaml())
+    (tmp_path / "watch.yaml").write_text(WATCHED)
+    load(DETECTORS, "isolation_forest")(n_estimators=5).fit(acs.take(range(200))).save(tmp_path / "outlier")
+    shap_tree.save(tmp_path / "explainers" / "shap")
+    options = ("--explainers", str(tmp_path / "explainers"), "--http", "127.0.0.1:0")
+    process = Process(govern("serve", str(tmp_path / "watch.yaml"), *options), log=tmp_path / "log")
+    process.start(lambda log: "on http://" in log)
+    try:
+        address = re.search(r"http://\S+", process.log())
+        assert address is not None
+        with httpx.Client(base_url=address.group(), timeout=60) as client:
+            index = client.post("/v2/repository/index").json()
+            body = v2.encode_request(to_tensors(acs.take([3])))
+            answer = client.post("/v2/models/watch-why/infer", content=body)
+    finally:
+        process.stop()
+    assert {one["name"]: one["state"] for one in index} == {"watch-outlier": "READY", "watch-why": "READY"}
+    outputs = {one.name: one.data for one in v2.decode_response(answer.content).outputs}
+    explained = shap_tree.explain(acs.take([3]), deadline=NEVER)
+    assert outputs["prediction"].tolist() == [explained.prediction]
