@@ -39,5 +39,16 @@ def test_the_command_knows_every_option_and_variable_of_its_container(
     assert {name for name in variables if name not in done.stdout} == set()
 
 
+def test_the_sinks_pod_is_understood(render: Callable[..., list[dict[str, Any]]]) -> None:
+    pod = next(
+        one["spec"]["template"]["spec"]
+        for one in render(CHART, VALUES)
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "demo-govern-sink")
+    )
+    for container in (*pod["containers"], *pod["initContainers"]):
+        done = run_help(container["args"])
+        assert done.returncode == 0, done.stderr
+
+
 def test_an_option_that_does_not_exist_would_be_noticed() -> None:
     assert run_help(["worker", "--no-such-option"]).returncode == 2

@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "worker": {"pipelines": ["income.yaml"], "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
     "explainer": {"enabled": True, "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
     "seldonTopics": {"enabled": True, "volume": {"configMap": {"name": "govern-seldon"}}},
+    "sink": {"enabled": True, "volume": {"configMap": {"name": "govern-mirror"}}},
     "audit": {
         "writerDatabase": {"secretName": "audit-writer"},
         "readerDatabase": {"secretName": "audit-reader"},
@@ -68,8 +69,8 @@ def test_helm_lint_is_content(chart: str, run_helm: Callable[..., Any], tmp_path
 
 def test_all_components_are_there(objects: Objects) -> None:
     assert sorted(objects) == sorted(
-        [("Deployment", f"demo-govern-{component}") for component in COMPONENTS]
-        + [("Service", "demo-govern-explainer"), ("Service", "demo-govern-audit-api")]
+        [("Deployment", f"demo-govern-{component}") for component in [*COMPONENTS, "sink"]]
+        + [("Service", f"demo-govern-{component}") for component in ("explainer", "audit-api", "sink")]
         + [("ServiceAccount", "demo-govern"), ("PodMonitor", "demo-govern")]
         + [("PrometheusRule", "demo-govern"), ("ConfigMap", "demo-govern-dashboard")]
     )
@@ -103,7 +104,7 @@ def test_every_pod_is_confined_and_ends_in_time(objects: Objects, component: str
 
 
 def test_services_reach_their_pods(objects: Objects) -> None:
-    for component in ("explainer", "audit-api"):
+    for component in ("explainer", "audit-api", "sink"):
         service = objects["Service", f"demo-govern-{component}"]["spec"]
         template = objects["Deployment", f"demo-govern-{component}"]["spec"]["template"]
         assert service["selector"].items() <= template["metadata"]["labels"].items()
@@ -142,10 +143,34 @@ def test_seldons_topics_have_one_reader_with_its_file(objects: Objects) -> None:
     assert {"name": "data", "configMap": {"name": "govern-seldon"}} in reader["template"]["spec"]["volumes"]
 
 
+def test_the_sink_and_its_shipper_share_a_spool_in_memory(objects: Objects) -> None:
+    pod = _pod(objects, "sink")
+    (sink,), (shipper,) = pod["containers"], pod["initContainers"]
+    assert shipper["restartPolicy"] == "Always"  # starts first, ends last
+    folder = ["--config", "/etc/govern/mirror.yaml", "--spool-dir", "/var/run/govern/spool/segments"]
+    assert sink["args"] == ["mirror", "sink", *folder, "--listen", "0.0.0.0:8080"]
+    assert shipper["args"] == ["mirror", "ship", *folder, "--metrics-listen", "0.0.0.0:9464"]
+    assert {"name": "spool", "emptyDir": {"medium": "Memory", "sizeLimit": "512Mi"}} in pod["volumes"]
+    for container, port in ((sink, "sink"), (shipper, "metrics")):
+        assert {"name": "spool", "mountPath": "/var/run/govern/spool"} in container["volumeMounts"]
+        assert {"name": "data", "mountPath": "/etc/govern", "readOnly": True} in container["volumeMounts"]
+        assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": port}
+        assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": port}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"] == "1Gi"
+        environment = _env(container)
+        assert (environment["GOVERN_BUS"], environment["GOVERN_NAMESPACE"]) == ("kafka://kafka:9092", "bank")
+        assert environment["GOVERN_MIRROR_POD"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+        assert "GOVERN_METRICS_PORT" not in environment
+    assert objects["Service", "demo-govern-sink"]["spec"]["sessionAffinity"] == "ClientIP"
+
+
 def test_scraping_keeps_our_labels_and_finds_every_pod(objects: Objects) -> None:
     monitor = objects["PodMonitor", "demo-govern"]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "15s", "honorLabels": True}]
+    assert monitor["spec"]["podMetricsEndpoints"] == [
+        {"port": port, "interval": "15s", "honorLabels": True} for port in ("metrics", "sink")
+    ]
     for component in COMPONENTS:
         labels = objects["Deployment", f"demo-govern-{component}"]["spec"]["template"]["metadata"]["labels"]
         assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -174,7 +199,7 @@ def test_dashboard_reaches_grafana_unchanged(objects: Objects) -> None:
 
 def test_parts_can_be_left_out(render: Render) -> None:
     values = copy.deepcopy(VALUES) | {"audit": {"enabled": False}, "monitoring": {}}
-    values |= {"explainer": {"enabled": False}, "seldonTopics": {"enabled": False}}
+    values |= {"explainer": {"enabled": False}, "seldonTopics": {"enabled": False}, "sink": {"enabled": False}}
     assert sorted(one["kind"] for one in render(CHART, values)) == ["Deployment", "ServiceAccount"]
 
 
@@ -185,6 +210,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
         ({"bus": "embedded:///bus.db"}, "/bus"),
         ({"worker": {"enabled": True, "pipelines": []}}, "/worker/pipelines"),
         ({"seldonTopics": {"enabled": True}}, "/seldonTopics/volume"),
+        ({"sink": {"enabled": True}}, "/sink/volume"),
         ({"audit": {**VALUES["audit"], "keys": {"secret": {"secretName": "keys"}}}}, "/audit/keys"),
         ({"audit": {**VALUES["audit"], "writerDatabase": {"secretName": ""}}}, "/audit/writerDatabase"),
         ({"terminationGracePeriodSeconds": 1}, "/terminationGracePeriodSeconds"),
@@ -195,6 +221,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
         "embedded bus",
         "no pipeline",
         "no file",
+        "no file of the sink",
         "keys from a secret",
         "no database",
         "no grace",

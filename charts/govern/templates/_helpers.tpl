@@ -23,7 +23,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/*
 One component as a Deployment: (dict "root" $ "component" "worker" "replicas" 1 "strategy" "Recreate" "args" (list ...)
 "env" (list ...) "port" 8080 "volume" {...} "mountPath" "/etc/govern" "writable" true "settings" .Values.worker).
-A command of the mirror has its metrics' address among its `args`, and says so: "mirror" true.
+A command of the mirror has its metrics' address among its `args`, and says so: "mirror" true. "spool" "512Mi" is memory
+that the containers share, "sidecar" another dictionary like this one, of a container that starts first and ends last.
+A component that shows health and metrics on the port that it serves names that "portName".
 Only the components differ; how a pod of govern is secured, probed and ended is written here once.
 */}}
 {{- define "govern.deployment" -}}
@@ -57,55 +59,13 @@ spec:
         # Else Kubernetes would open the audit log's private keys to the group at every start.
         fsGroupChangePolicy: OnRootMismatch
         seccompProfile: {type: RuntimeDefault}
+      {{- with .sidecar }}
+      initContainers:
+        {{- include "govern.container" (merge (dict "root" $.root "restartPolicy" "Always" "spool" $.spool
+            "volume" $.volume "mountPath" $.mountPath "writable" false) .) | nindent 8 }}
+      {{- end }}
       containers:
-        - name: {{ .component }}
-          image: {{ include "govern.image" .root }}
-          imagePullPolicy: {{ $values.image.pullPolicy }}
-          args: {{- toYaml (concat .args .settings.extraArgs) | nindent 12 }}
-          env:
-            - {name: GOVERN_BUS, value: {{ $values.bus | quote }}}
-            - {name: GOVERN_NAMESPACE, value: {{ $values.namespace | quote }}}
-            {{- if not .mirror }}
-            - {name: GOVERN_METRICS_HOST, value: "0.0.0.0"}
-            - {name: GOVERN_METRICS_PORT, value: {{ $values.monitoring.metricsPort | quote }}}
-            {{- end }}
-            {{- with $values.otlpEndpoint }}
-            - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
-            {{- end }}
-            {{- with concat (.env | default list) .settings.extraEnv }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-          ports:
-            - {name: metrics, containerPort: {{ $values.monitoring.metricsPort }}}
-            {{- with .port }}
-            - {name: http, containerPort: {{ . }}}
-            {{- end }}
-          livenessProbe:
-            httpGet: {path: /healthz, port: metrics}
-            initialDelaySeconds: 10
-            periodSeconds: 10
-            failureThreshold: 6
-          readinessProbe:
-            {{- if .port }}
-            tcpSocket: {port: http}
-            {{- else }}
-            httpGet: {path: /healthz, port: metrics}
-            {{- end }}
-          {{- if .port }}
-          lifecycle:
-            # Until every node has learnt that this pod is no longer an endpoint.
-            preStop: {sleep: {seconds: 5}}
-          {{- end }}
-          resources: {{- toYaml .settings.resources | nindent 12 }}
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities: {drop: [ALL]}
-          volumeMounts:
-            - {name: tmp, mountPath: /tmp}
-            {{- if .volume }}
-            - {name: data, mountPath: {{ .mountPath }}, readOnly: {{ not .writable }}}
-            {{- end }}
+        {{- include "govern.container" . | nindent 8 }}
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: 256Mi}
@@ -113,6 +73,70 @@ spec:
         - name: data
           {{- toYaml . | nindent 10 }}
         {{- end }}
+        {{- with .spool }}
+        - name: spool
+          emptyDir: {medium: Memory, sizeLimit: {{ . }}}
+        {{- end }}
+{{- end }}
+
+{{- define "govern.container" -}}
+{{- $values := .root.Values -}}
+- name: {{ .component }}
+  image: {{ include "govern.image" .root }}
+  imagePullPolicy: {{ $values.image.pullPolicy }}
+  {{- with .restartPolicy }}
+  restartPolicy: {{ . }}
+  {{- end }}
+  args: {{- toYaml (concat .args .settings.extraArgs) | nindent 4 }}
+  env:
+    - {name: GOVERN_BUS, value: {{ $values.bus | quote }}}
+    - {name: GOVERN_NAMESPACE, value: {{ $values.namespace | quote }}}
+    {{- if not .mirror }}
+    - {name: GOVERN_METRICS_HOST, value: "0.0.0.0"}
+    - {name: GOVERN_METRICS_PORT, value: {{ $values.monitoring.metricsPort | quote }}}
+    {{- end }}
+    {{- with $values.otlpEndpoint }}
+    - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+    {{- end }}
+    {{- with concat (.env | default list) .settings.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  ports:
+    {{- if not .portName }}
+    - {name: metrics, containerPort: {{ $values.monitoring.metricsPort }}}
+    {{- end }}
+    {{- with .port }}
+    - {name: {{ $.portName | default "http" }}, containerPort: {{ . }}}
+    {{- end }}
+  livenessProbe:
+    httpGet: {path: /healthz, port: {{ .portName | default "metrics" }}}
+    initialDelaySeconds: 10
+    periodSeconds: 10
+    failureThreshold: 6
+  readinessProbe:
+    {{- if and .port (not .portName) }}
+    tcpSocket: {port: http}
+    {{- else }}
+    httpGet: {path: /healthz, port: {{ .portName | default "metrics" }}}
+    {{- end }}
+  {{- if .port }}
+  lifecycle:
+    # Until every node has learnt that this pod is no longer an endpoint.
+    preStop: {sleep: {seconds: 5}}
+  {{- end }}
+  resources: {{- toYaml .settings.resources | nindent 4 }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities: {drop: [ALL]}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+    {{- if .volume }}
+    - {name: data, mountPath: {{ .mountPath }}, readOnly: {{ not .writable }}}
+    {{- end }}
+    {{- if .spool }}
+    - {name: spool, mountPath: /var/run/govern/spool}
+    {{- end }}
 {{- end }}
 
 {{- define "govern.service" -}}
@@ -124,7 +148,10 @@ metadata:
 spec:
   selector: {{- include "govern.selector" . | nindent 4 }}
   ports:
-    - {name: http, port: 80, targetPort: http}
+    - {name: http, port: 80, targetPort: {{ .portName | default "http" }}}
+  {{- with .affinity }}
+  sessionAffinity: {{ . }}
+  {{- end }}
 {{- end }}
 
 {{/* An environment variable from a Secret: (dict "name" "X" "from" {secretName, key}). */}}
