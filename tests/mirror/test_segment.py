@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from pathlib import Path
 
@@ -10,9 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from govern.errors import ArtifactError
-from govern.mirror.segment import FRAME_BYTES, HEADER_BYTES, Damage, Frame, SegmentReader, SegmentWriter, frame_bytes
+from govern.mirror.segment import (
+    ENCRYPTED,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    Damage,
+    Frame,
+    SegmentReader,
+    SegmentWriter,
+    frame_bytes,
+)
 
 SIZE = 16 * 1024
+#: Some pieces of what is made present at a time, and more than a kernel maps around a fault.
+PAGES_BYTES = 1024 * 1024
 payloads = st.lists(st.binary(max_size=600), min_size=1, max_size=12)
 
 
@@ -127,3 +139,30 @@ def test_the_file_is_private_and_of_its_full_size_from_the_start(path: Path) -> 
     assert state.st_mode & 0o777 == 0o600
     assert state.st_size == SIZE
     assert state.st_blocks * 512 >= SIZE  # allocated, not sparse: no store can meet a full file system
+
+
+@pytest.mark.parametrize(("flags", "present"), [(0, 1), (ENCRYPTED, 0)], ids=["memory", "disk"])
+def test_a_new_segments_pages_are_there_before_its_first_record_where_they_are_memory(
+    spool_dir: Path, flags: int, present: int
+) -> None:
+    with mmap.mmap(-1, mmap.PAGESIZE) as probe:
+        try:
+            probe.madvise(_MADV_POPULATE_WRITE, 0, mmap.PAGESIZE)
+        except OSError:
+            pytest.skip("this kernel (before Linux 5.14) makes no pages present when asked")
+    spool_dir.mkdir(parents=True, exist_ok=True)
+    path = spool_dir / "a.0000000000.seg"
+    segment = SegmentWriter(path, agent="pod.1.ab", number=3, size=PAGES_BYTES, flags=flags)
+    resident = _resident_bytes(path)
+    segment.close()
+    # Header pages are touched by writing the header; the kernel may map a few around them.
+    assert (resident == PAGES_BYTES) if present else (resident < PAGES_BYTES)
+
+
+def _resident_bytes(path: Path) -> int:
+    """How much of a file this process has mapped and present."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.endswith(str(path)):
+            return next(1024 * int(each.split()[1]) for each in lines if each.startswith("Rss:"))
+    raise AssertionError(f"{path} is not mapped")
