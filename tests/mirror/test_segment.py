@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from govern.errors import ArtifactError
+from govern.mirror import segment as segment_module
 from govern.mirror.segment import (
     ENCRYPTED,
     FRAME_BYTES,
@@ -147,7 +148,7 @@ def test_a_new_segments_pages_are_there_before_its_first_record_where_they_are_m
 ) -> None:
     with mmap.mmap(-1, mmap.PAGESIZE) as probe:
         try:
-            probe.madvise(_MADV_POPULATE_WRITE, 0, mmap.PAGESIZE)
+            probe.madvise(segment_module._MADV_POPULATE_WRITE, 0, mmap.PAGESIZE)
         except OSError:
             pytest.skip("this kernel (before Linux 5.14) makes no pages present when asked")
     spool_dir.mkdir(parents=True, exist_ok=True)
