@@ -87,6 +87,7 @@ async def test_an_adversarial_step_needs_the_response(client: httpx.AsyncClient,
         ("outlier", records.encode(Inference(id="i", protocol="v2")), 422, "undecodable-payload", "request body of"),
         ("outlier", bytes(100_001), 413, "too-long", "the request's body is too long"),
     ],
+    ids=["no such step", "no detector", "no body", "no record", "no request in it", "too long"],
 )
 async def test_what_cannot_be_judged_is_a_problem(
     client: httpx.AsyncClient, step: str, content: bytes, status: int, code: str, title: str
