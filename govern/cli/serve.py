@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,7 +16,15 @@ from prometheus_client import CollectorRegistry
 
 from explainers.artifacts import folders
 from explainers.served import explainer_sources
-from govern.cli._common import MetricsHostOption, MetricsPortOption, OtlpOption, run_until_signal, telemetry
+from govern.bus import open_bus
+from govern.cli._common import (
+    MetricsHostOption,
+    MetricsPortOption,
+    NamespaceOption,
+    OtlpOption,
+    run_until_signal,
+    telemetry,
+)
 from govern.cli._explainers import (
     ModelFileOption,
     ModelNameOption,
@@ -24,7 +32,9 @@ from govern.cli._explainers import (
     ModelVersionOption,
     read_explainer,
 )
-from govern.errors import BadInput, MissingExtra
+from govern.errors import BadInput, ConfigError, MissingExtra
+from govern.runtime.flow.feedback import follow_feedback
+from govern.runtime.flow.model import FlowModel
 from govern.runtime.flow.sources import flow_sources
 from govern.runtime.loader import load
 from govern.runtime.serving.application import create_app
@@ -48,6 +58,11 @@ def serve_command(
     model_name: ModelNameOption = "",
     model_version: ModelVersionOption = "",
     model: ModelFileOption = None,
+    bus: Annotated[
+        str | None,
+        typer.Option(envvar="GOVERN_BUS", help="Where the feedback is that routers learn from: kafka://host:port."),
+    ] = None,
+    namespace: NamespaceOption = "default",
     at_once: Annotated[int, typer.Option(min=1, help="Calls that are computed at once.")] = AT_ONCE,
     max_bytes: Annotated[int, typer.Option(min=1, help="Longest request, in bytes.")] = MAX_BYTES,
     metrics_host: MetricsHostOption = "127.0.0.1",
@@ -78,12 +93,40 @@ def serve_command(
             repository = Repository(sources)
             calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
-            async with connections, _grpc(grpc, repository, calls):
+            async with connections, _learning(bus, namespace, repository), _grpc(grpc, repository, calls):
                 listening.listen()  # so that whoever reads the next line and calls at once waits, and is answered
                 typer.echo(f"serving {', '.join(repository) or 'nothing'} on http://{host}:{port}", err=True)
                 await serve(create_app(repository, calls), listening, stop)
 
     run_until_signal(main)
+
+
+@asynccontextmanager
+async def _learning(bus: str | None, namespace: str, repository: Repository) -> AsyncIterator[None]:
+    """Routers learn from feedback while the block runs."""
+
+    def learners() -> list[FlowModel]:
+        return [model for model in repository.values() if isinstance(model, FlowModel) and model.learns]
+
+    if not learners():
+        yield
+        return
+    if bus is None:
+        names = ", ".join(model.metadata.name for model in learners())
+        raise ConfigError(
+            f"routers of {names} learn from feedback, and there is no bus to read it from",
+            why="they would never do better than chance",
+            fix="set GOVERN_BUS or --bus, or choose the strategy `weighted`",
+        )
+    following = asyncio.create_task(
+        follow_feedback(lambda: open_bus(bus, client_id="govern-serve"), namespace, learners)
+    )
+    try:
+        yield
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
 
 
 @asynccontextmanager

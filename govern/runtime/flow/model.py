@@ -87,6 +87,11 @@ class FlowModel:
         """What each step said of the request, and the outputs, which may be none."""
         return await self._flow.run(inputs, request_id=request_id or uuid7(), deadline_s=self._deadline_s)
 
+    @property
+    def learns(self) -> bool:
+        """Whether it has a router that feedback teaches."""
+        return bool(self._routers)
+
     def learn(self, feedback: Feedback) -> bool:
         """Tell the routers what a request was worth; whether one of them had routed it and now knows more."""
         learned = [router.learn(feedback) for router in self._routers]

@@ -33,9 +33,9 @@ def repository(file: Path, loaded: LoadedPipeline) -> Repository:
 
 
 @contextmanager
-def served(file: Path, log: Path) -> Iterator[Process]:
+def served(file: Path, log: Path, *options: str) -> Iterator[Process]:
     """`govern serve` as a process, of a file that has the pipeline `watch`."""
-    command = [sys.executable, "-m", "govern.cli.main", "serve", str(file), "--http", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "govern.cli.main", "serve", str(file), "--http", "127.0.0.1:0", *options]
     process = Process(command, log=log)
     process.start(lambda text: "serving watch-" in text)
     try:
