@@ -1,0 +1,52 @@
+"""Workers by the dozen: imports and artifacts are loaded once, each `start` on stdin forks a process that works.
+
+    python -m tests.runtime.storm_process PIPELINE_FILE BUS_URL NAMESPACE
+
+Answers each line with the new worker's process id. A worker that is killed is a real one: its own connections, its own
+event loop, nothing shared with the others but the code. Its children end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from govern.bus import open_bus
+from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.report import Reporter
+from govern.runtime.worker import Worker
+from govern.telemetry.metrics import Metrics
+
+#: Of Linux's <sys/prctl.h>: the signal that a process gets when its parent is gone.
+PR_SET_PDEATHSIG = 1
+
+
+async def work(pipelines: list[LoadedPipeline], url: str, namespace: str) -> None:
+    async with open_bus(url, client_id="govern-worker") as bus:
+        reporter = Reporter(Metrics(CollectorRegistry()))
+        await Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=reporter).run(asyncio.Event())
+
+
+def main() -> None:
+    file, url, namespace = sys.argv[1:]
+    pipelines = load(Path(file))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
+    prctl = ctypes.CDLL(None).prctl
+    while sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            asyncio.run(work(pipelines, url, namespace))
+            return
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
