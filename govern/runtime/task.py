@@ -150,8 +150,10 @@ class PartitionTask:
     def expire(self, now_ns: int) -> Effects:
         """Close the windows whose time is over; for a stream that has gone quiet."""
         effects = Effects()
-        for key, buffer in list(self._buffers.items()):
-            self._judge(key, buffer.expire(now_ns), effects)
+        for key in sorted(
+            self._buffers
+        ):  # in one order, whoever holds the partition and however it came to its windows
+            self._judge(key, self._buffers[key].expire(now_ns), effects)
         return effects
 
     def open_window(self, key: WindowKey) -> Rows | None:

@@ -1,0 +1,125 @@
+"""Any pipelines, any stream, any batches, any crashes: the same as one run without a break.
+
+The worker's part is played to the letter: what a batch gave rise to, the checkpoint and the position become visible
+together or not at all, and whoever takes the partition next knows nothing but these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from dataclasses import replace as with_fields
+from typing import Final
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from govern.bus import Message, Partition
+from govern.record import Capture, encode
+from govern.runtime.loader import LoadedPipeline
+from govern.runtime.task import Effects, PartitionTask
+from tests.runtime.conftest import START_NS, Make, message_of, payload
+
+TP: Final = Partition("govern.default.inferences", 0)
+SECOND_MS: Final = 1000
+DETECTORS: Final = ("drift", "outlier", "adversarial")
+
+
+@dataclass
+class Topics:
+    """What the bus holds of a partition: only whole transactions."""
+
+    table: dict[bytes, bytes] = field(default_factory=dict)
+    published: Effects = field(default_factory=Effects)
+    committed: int | None = None
+
+    def commit(self, task: PartitionTask, effects: Effects) -> None:
+        for key, value in task.changed_state():
+            if value is None:
+                self.table.pop(key, None)
+            else:
+                self.table[key] = value
+        self.published.extend(effects)
+        self.committed = task.position
+
+
+@st.composite
+def pipelines_of(draw: st.DrawFn, fitted: LoadedPipeline) -> list[LoadedPipeline]:
+    """One to three pipelines over the fitted detectors, each step with a window of its own by count and time."""
+    found = []
+    for number in range(draw(st.integers(1, 3), label="pipelines")):
+        names = draw(st.sets(st.sampled_from(DETECTORS), min_size=1), label="steps")
+        steps = tuple(
+            with_fields(
+                step,
+                batch_size=draw(st.integers(2, 40), label=f"size of {step.name}"),
+                window_ms=draw(st.sampled_from((0, 3, 10, 60)), label=f"seconds of {step.name}") * SECOND_MS,
+            )
+            for step in fitted.plan.steps
+            if step.name in names or (step.kind == "explainer" and "outlier" in names)
+        )
+        outputs = tuple(draw(st.sets(st.sampled_from(sorted(names))), label="outputs"))
+        plan = with_fields(fitted.plan, name=f"watch-{number}", steps=steps, outputs=outputs)
+        detectors = {name: fitted.detectors[name] for name in sorted(names)}
+        found.append(with_fields(fitted, plan=plan, detectors=detectors))
+    return found
+
+
+@st.composite
+def stream_of(draw: st.DrawFn, make: Make) -> list[Message]:
+    """Calls of several rows, revisions and agents that drop some; a few that failed, are synthetic or unreadable."""
+    messages, dropped, offset, second = [], {"a": 0, "b": 0}, 0, 0
+    for i in range(draw(st.integers(1, 60), label="messages")):
+        agent = draw(st.sampled_from("ab"))
+        dropped[agent] += draw(st.sampled_from((0, 0, 0, 2)))
+        second += draw(st.integers(0, 4))
+        changes: dict[str, object] = draw(
+            st.sampled_from(({}, {}, {}, {}, {"error": "reset"}, {"synthetic": True}, {"request": payload(b"{")}))
+        )
+        call = make(
+            i,
+            rows=draw(st.integers(1, 5)),
+            revision=draw(st.sampled_from(("1", "2"))),
+            t_response=START_NS + second * 10**9,
+            capture=Capture(agent=agent, seq=i, dropped_before=dropped[agent]),
+            **changes,
+        )
+        messages.append(message_of(call, offset=offset))
+        offset += draw(st.integers(1, 3))
+    return messages
+
+
+def wire(effects: Effects) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    return (
+        [encode(one.verdict) for one in effects.judgements],
+        [encode(one) for one in effects.explain_requests],
+        [encode(one) for one in effects.dead_letters],
+    )
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_crash_changes_what_is_published(
+    pipeline: LoadedPipeline, make_inference: Make, data: st.DataObject
+) -> None:
+    pipelines = data.draw(pipelines_of(pipeline), label="pipelines")
+    messages = data.draw(stream_of(make_inference), label="stream")
+    whole = PartitionTask(TP, "default", pipelines).process(messages)
+
+    topics = Topics()
+    task, pending = PartitionTask(TP, "default", pipelines), Effects()
+    while topics.committed is None or topics.committed <= messages[-1].offset:
+        waiting = [one for one in messages if one.offset >= task.position]
+        pending.extend(task.process(waiting[: data.draw(st.sampled_from((20, 13, 7, 3, 1)), label="batch")]))
+        match data.draw(st.sampled_from(("commit", "go on", "crash", "commit, then crash")), label="then"):
+            case "commit":
+                topics.commit(task, pending)
+                pending = Effects()
+            case "crash" | "commit, then crash" as how:
+                if how != "crash":
+                    topics.commit(task, pending)
+                task, pending = PartitionTask(TP, "default", pipelines), Effects()
+                task.restore(topics.table, topics.committed)
+    assert wire(topics.published) == wire(whole)
+    heir = PartitionTask(TP, "default", pipelines)
+    heir.restore(topics.table, topics.committed)
+    assert wire(heir.expire(2 * START_NS)) == wire(task.expire(2 * START_NS))
