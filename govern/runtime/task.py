@@ -7,7 +7,7 @@ given, so that a crash between two commits changes nothing: the next holder of t
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -92,6 +92,10 @@ class PartitionTask:
         self.position = 0
         self._namespace = namespace
         self._pipelines = {one.plan.name: one for one in pipelines}
+        #: Service and model -> the pipelines that watch them: a worker may have a thousand, of which a message has one.
+        self._watching: dict[tuple[str, str], list[LoadedPipeline]] = defaultdict(list)
+        for one in self._pipelines.values():
+            self._watching[one.plan.source.service, one.plan.source.model].append(one)
         self._buffers: dict[WindowKey, WindowBuffer] = {}
         self._dropped: dict[str, int] = {}
         self._changed: set[WindowKey] = set()
@@ -209,11 +213,11 @@ class PartitionTask:
             if isinstance(found, Inference) and _answered(found) and not found.synthetic:
                 by_source.setdefault((found.service, found.model), []).append((message.offset, found))
         frames: Frames = {}
-        for name, loaded in self._pipelines.items():
-            source = loaded.plan.source
-            mine = by_source.get((source.service, source.model), [])
-            decoded = decode_together([inference for _, inference in mine], loaded.schema)
-            frames.update(((name, offset), frame) for (offset, _), frame in zip(mine, decoded, strict=True))
+        for source, mine in by_source.items():
+            for loaded in self._watching.get(source, ()):
+                name = loaded.plan.name
+                decoded = decode_together([inference for _, inference in mine], loaded.schema)
+                frames.update(((name, offset), frame) for (offset, _), frame in zip(mine, decoded, strict=True))
         return frames
 
     def _one(self, message: Message, inference: Inference | BadInput, frames: Frames, effects: Effects) -> None:
@@ -225,10 +229,8 @@ class PartitionTask:
         wanted = retry.target(message)
         # What a retried inference counts was counted when it came first.
         lost = self._newly_dropped(inference) if wanted is None else 0
-        for name, loaded in self._pipelines.items():
-            source = loaded.plan.source
-            if (inference.service, inference.model) != (source.service, source.model):
-                continue
+        for loaded in self._watching.get((inference.service, inference.model), ()):
+            name = loaded.plan.name
             if wanted is None:
                 effects.observed.append((name, inference))
                 self._feed(loaded, inference, lost, message, frames, effects)

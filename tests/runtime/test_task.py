@@ -20,6 +20,8 @@ from govern.codecs.protocols import CODECS
 from govern.codecs.tensor import Tensor
 from govern.detection import Scores
 from govern.frame import Frame
+from govern.pipeline import Plan
+from govern.pipeline.spec import Source
 from govern.record import Capture, DeadLetter, ExplainRequest, Payload, Sampling, Verdict, encode
 from govern.runtime import checkpoint
 from govern.runtime.loader import LoadedPipeline
@@ -274,6 +276,34 @@ def test_only_the_answers_of_the_watched_model_are_judged(pipeline: LoadedPipeli
     (verdict,) = verdicts(effects, "outlier")
     assert verdict.window.first_offset == 5
     assert verdict.window.completeness == 1.0
+
+
+class Unread:
+    """The plan of a pipeline that nothing but the making of its task may read."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.sealed = False
+
+    def __getattr__(self, name: str) -> object:
+        assert not self.sealed, f"`{name}` of a pipeline that watches another model was looked up"
+        return getattr(self._plan, name)
+
+
+def test_pipelines_of_other_models_cost_a_message_nothing(pipeline: LoadedPipeline, make_inference: Make) -> None:
+    """A thousand models in one worker: what a message costs does not depend on how many others there are."""
+    plans = [
+        Unread(with_fields(pipeline.plan, name=f"other-{i}", source=Source(service="income", model=f"m{i}")))
+        for i in range(1000)
+    ]
+    others = [with_fields(pipeline, plan=plan) for plan in plans]
+    task = PartitionTask(TP, "default", [*others[:500], pipeline, *others[500:]])
+    for plan in plans:
+        plan.sealed = True
+    messages = stream(make_inference, 60)
+    found, alone = run(task, messages), run(new_task(pipeline), messages)
+    assert [encode(one) for one in verdicts(found)] == [encode(one) for one in verdicts(alone)] != []
+    assert len(found.observed) == 60
 
 
 def test_a_response_without_the_needed_output_costs_that_step_alone(
