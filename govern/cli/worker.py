@@ -22,6 +22,7 @@ from govern.cli._common import (
 )
 from govern.errors import ConfigError
 from govern.runtime import garbage
+from govern.runtime.follow import following
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
@@ -36,9 +37,17 @@ def worker(
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
 ) -> None:
-    """Run pipelines over the captured streams of a namespace, until SIGTERM or Ctrl-C."""
-    pipelines = [loaded for file in files for loaded in load(file)]
-    _check_together(pipelines, namespace)
+    """Run pipelines over the captured streams of a namespace, until SIGTERM or Ctrl-C.
+
+    The files are read anew when they change, and on SIGHUP.
+    """
+
+    def read() -> list[LoadedPipeline]:
+        found = [loaded for file in files for loaded in load(file)]
+        _check_together(found, namespace)
+        return found
+
+    pipelines = read()
     garbage.settle()
 
     async def serve(stop: asyncio.Event) -> None:
@@ -48,9 +57,11 @@ def worker(
             )
             reporter = Reporter(metrics, provider.get_tracer("govern.worker") if otlp else None)
             async with open_bus(bus, client_id="govern-worker") as connection:
-                await Worker(
+                worker = Worker(
                     bus=connection, namespace=namespace, pipelines=pipelines, reporter=reporter, group=group
-                ).run(stop)
+                )
+                async with following(files, read, worker.take_over):
+                    await worker.run(stop)
 
     run_until_signal(serve)
 

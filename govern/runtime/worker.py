@@ -87,6 +87,9 @@ class Worker:
         self._held: dict[Partition, Assigned] = {}
         self._subscription: Subscription | None = None
         self._progressed = False
+        #: Those that it has put on record as running, and those that are to take the place of the running ones.
+        self._announced: tuple[LoadedPipeline, ...] = ()
+        self._wanted: tuple[LoadedPipeline, ...] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then commit what was judged and leave the group.
@@ -94,13 +97,10 @@ class Worker:
         Raises:
             BusError: one that cannot pass, such as a missing topic.
         """
-        announced = False
         wait_s = BACKOFF_S[0]
         while not stop.is_set():
             try:
-                if not announced:
-                    await self._announce()
-                    announced = True
+                await self._announce()
                 await self._session(stop)
             except BusError as error:
                 if not error.retriable and not isinstance(error, Fenced):
@@ -115,25 +115,52 @@ class Worker:
             await _sleep_or_stop(wait_s * random.uniform(0.5, 1.0), stop)  # noqa: S311 - jitter, no secret
             wait_s = min(BACKOFF_S[1], wait_s * 2)
 
+    def take_over(self, pipelines: Sequence[LoadedPipeline]) -> None:
+        """Run these instead, from the next commit of each partition on. Call it on the worker's event loop.
+
+        Windows of steps that stay go on with the rows that they hold, as after a restart with another file.
+        """
+        self._wanted = tuple(pipelines)
+
     async def _announce(self) -> None:
-        """Put on record which pipelines this worker runs."""
-        changes = [
-            ConfigChange(
-                schema_version=records.SCHEMA_VERSION,
-                id=uuid7(),
-                namespace=self._namespace,
-                subject=f"pipeline/{loaded.plan.name}",
-                action="loaded",
-                digest=loaded.plan.digest,
-                actor=self._source,
-                t_change=self._clock_ns(),
-                detail=", ".join(f"{step}={one.method}@{one.digest[:12]}" for step, one in loaded.detectors.items()),
-            )
-            for loaded in self._pipelines
-        ]
+        """Put on record which pipelines this worker runs, as far as it has not said so."""
+        before = {one.plan.name: one for one in self._announced}
+        now = {one.plan.name: one for one in self._pipelines}
+        changes = [self._change(before[name], "removed") for name in before if name not in now]
+        for name, loaded in now.items():
+            if name not in before:
+                changes.append(self._change(loaded, "loaded"))
+            elif before[name].plan.digest != loaded.plan.digest:
+                changes.append(self._change(loaded, "changed"))
         await self._bus.publish(
             topic(self._namespace, "config"), [cloudevents.to_message(one, source=self._source) for one in changes]
         )
+        self._announced = self._pipelines
+
+    def _change(self, loaded: LoadedPipeline, action: str) -> ConfigChange:
+        return ConfigChange(
+            schema_version=records.SCHEMA_VERSION,
+            id=uuid7(),
+            namespace=self._namespace,
+            subject=f"pipeline/{loaded.plan.name}",
+            action=action,
+            digest=loaded.plan.digest,
+            actor=self._source,
+            t_change=self._clock_ns(),
+            detail=", ".join(f"{step}={one.method}@{one.digest[:12]}" for step, one in loaded.detectors.items()),
+        )
+
+    async def _change_over(self) -> None:
+        """Commit what the running pipelines have judged, and go on from there with the wanted ones."""
+        assert self._wanted is not None
+        self._pipelines, self._wanted = self._wanted, None
+        held = frozenset(self._held)
+        for assigned in self._held.values():
+            await self._commit(assigned)
+        await self._on_revoked(held)
+        await self._announce()
+        await self._on_assigned(held)
+        log.info("pipelines taken over", pipelines=[one.plan.name for one in self._pipelines])
 
     async def _session(self, stop: asyncio.Event) -> None:
         subscription = self._subscription = await self._bus.subscribe(
@@ -147,6 +174,8 @@ class Worker:
                 await self._housekeeping(subscription, busy)
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_S
             await self._commit_due()
+            if self._wanted is not None:
+                await self._change_over()
         for assigned in self._held.values():
             await self._commit(assigned)
 

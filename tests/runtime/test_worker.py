@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import replace as with_fields
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,16 @@ from govern.bus import Bus, Message, Outgoing, Partition, open_bus
 from govern.bus.topics import specs, topic
 from govern.codecs import cloudevents
 from govern.errors import BadInput
-from govern.record import ConfigChange, DeadLetter, ExplainRequest, Verdict, decode, encode
+from govern.record import ConfigChange, DeadLetter, ExplainRequest, Inference, Verdict, decode, encode
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.task import Effects, PartitionTask
 from govern.runtime.worker import Worker
 from govern.telemetry.metrics import Metrics, labels
 from tests.bus.helpers import settled
+from tests.mirror.conftest import renew
 from tests.runtime.conftest import Fitted, Make
+from tests.services.process import Process
 
 PARTITIONS = 2
 DEADLINE_S = 60.0
@@ -137,6 +140,84 @@ async def test_publishes_what_one_task_computes_and_counts_it(
     assert value("govern_flagged_instances_total", each) == sum(i.flagged for one in found for i in one.instances)
     (change,) = [decode(ConfigChange, m.value or b"") for m in await settled(bus, topic(unique, "config"))]
     assert (change.subject, change.action, change.digest) == ("pipeline/watch", "loaded", pipelines[0].plan.digest)
+
+
+async def test_pipelines_come_change_and_go_while_it_runs(
+    bus: Bus, unique: str, pipeline_file: Path, make_inference: Make
+) -> None:
+    """Whoever stays judges every instance once, windows that were open included; who comes begins where it came."""
+    (first,) = load(pipeline_file)
+    second = with_fields(first, plan=with_fields(first.plan, name="later", digest="d" * 64))
+    changed = with_fields(second, plan=with_fields(second.plan, digest="e" * 64))
+    worker = Worker(bus=bus, namespace=unique, pipelines=[first], reporter=Reporter(Metrics(CollectorRegistry())))
+    stop = asyncio.Event()
+
+    async def judged(numbers: range) -> None:
+        await publish(bus, unique, make_inference, numbers)
+        await until_committed(bus, unique, "govern-worker")
+
+    async def on_record(count: int) -> list[ConfigChange]:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(found := await settled(bus, topic(unique, "config"))) < count:
+                await asyncio.sleep(0.05)
+        return [decode(ConfigChange, message.value or b"") for message in found]
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        await judged(range(150))
+        worker.take_over([first, second])
+        await on_record(2)
+        await judged(range(150, 330))
+        worker.take_over([changed])
+        await on_record(4)
+        await judged(range(330, 400))
+        stop.set()
+
+    actions = [(one.subject, one.action, one.digest) for one in await on_record(4)]
+    watch, later = "pipeline/watch", "pipeline/later"
+    assert actions[:2] == [(watch, "loaded", first.plan.digest), (later, "loaded", "d" * 64)]
+    assert sorted(actions[2:]) == sorted([(watch, "removed", first.plan.digest), (later, "changed", "e" * 64)])
+    messages = defaultdict(list)
+    for message in await settled(bus, topic(unique, "inferences")):
+        messages[message.tp].append(message)
+    expected = Effects()
+    for tp, mine in messages.items():
+        number = {message.offset: int(decode(Inference, message.value or b"").id.split("-")[1]) for message in mine}
+        expected.extend(PartitionTask(tp, unique, [first]).process([m for m in mine if number[m.offset] < 330]))
+        expected.extend(PartitionTask(tp, unique, [second]).process([m for m in mine if number[m.offset] >= 150]))
+    verdicts, _, _ = await published(bus, unique)
+    assert sorted(map(encode, verdicts)) == sorted(encode(one.verdict) for one in expected.judgements)
+    assert {one.pipeline for one in verdicts} == {"watch", "later"}
+
+
+async def test_it_follows_its_files(bus: Bus, bus_url: str, unique: str, pipeline_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "govern.cli.main", "worker", str(pipeline_file), "--bus", bus_url]
+    process = Process([*command, "--namespace", unique], log=tmp_path / "worker.log")
+    process.start(lambda log: "partition taken" in log)
+    text = pipeline_file.read_text()
+
+    async def until(words: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while words not in process.log():
+                await asyncio.sleep(0.05)
+
+    try:
+        renew(pipeline_file, text.replace("kind: Pipeline", "kind: Pipelin"))
+        await until("the pipelines in force stay")
+        renew(pipeline_file, text.replace("name: watch", "name: other").replace("watch.inputs", "other.inputs"))
+        await until("pipelines taken over")
+        os.kill(process.pid, signal.SIGHUP)
+        async with asyncio.timeout(DEADLINE_S):
+            while process.log().count("pipelines taken over") < 2:
+                await asyncio.sleep(0.05)
+    finally:
+        process.stop()
+    found = [decode(ConfigChange, message.value or b"") for message in await settled(bus, topic(unique, "config"))]
+    assert [(one.subject, one.action) for one in found] == [
+        ("pipeline/watch", "loaded"),
+        ("pipeline/watch", "removed"),
+        ("pipeline/other", "loaded"),
+    ]
 
 
 async def test_what_is_too_long_for_the_bus_stops_nobody(
