@@ -100,6 +100,8 @@ class PartitionTask:
         self._dropped: dict[str, int] = {}
         self._changed: set[WindowKey] = set()
         self._written: dict[WindowKey, Written] = {}
+        #: Keys of the checkpoint that belong to no step of these pipelines: deleted with the next commit.
+        self._gone: list[bytes] = []
 
     def restore(self, table: Mapping[bytes, bytes], committed: int | None) -> int:
         """Take up the checkpoint; return the offset to read from.
@@ -125,9 +127,11 @@ class PartitionTask:
                 chunks.setdefault(key, {}).setdefault(number, {})[piece] = value
         for key in chunks.keys() | lost.keys():
             loaded = self._pipelines.get(key.pipeline)
-            if loaded is None or key.step not in loaded.detectors:
-                continue
             found = chunks.get(key, {})
+            if loaded is None or key.step not in loaded.detectors:
+                # Left there, the window would go on when the pipeline comes back, over a gap that it does not know of.
+                self._gone.extend(key.chunk(number, piece) for number, pieces in found.items() for piece in pieces)
+                continue
             parts = [checkpoint.decode_chunk(_joined(found[number]), loaded.schema) for number in sorted(found)]
             rows = [part for part in parts if not isinstance(part, int)]
             unusable = sum(part for part in parts if isinstance(part, int))
@@ -167,7 +171,8 @@ class PartitionTask:
 
     def changed_state(self) -> list[tuple[bytes, bytes | None]]:
         """Checkpoint entries that differ from what was last taken: key and value, None = there is none now."""
-        entries: list[tuple[bytes, bytes | None]] = []
+        entries: list[tuple[bytes, bytes | None]] = [(key, None) for key in sorted(self._gone)]
+        self._gone.clear()
         for key in sorted(self._changed):
             entries.extend(self._changed_chunks(key))
         self._changed.clear()

@@ -189,6 +189,31 @@ def test_messages_read_together_are_judged_as_if_read_one_by_one(
     assert together.changed_state() == one_by_one.changed_state()
 
 
+def test_a_pipeline_that_comes_back_begins_a_window_anew(pipeline: LoadedPipeline, make_inference: Make) -> None:
+    other = with_fields(pipeline, plan=with_fields(pipeline.plan, name="other"))
+    table: dict[bytes, bytes] = {}
+
+    def go_on(pipelines: Sequence[LoadedPipeline], numbers: range) -> Effects:
+        task = PartitionTask(TP, "default", pipelines)
+        task.restore(table, committed=None)
+        effects = run(task, [message_of(make_inference(i), offset=i) for i in numbers])
+        for key, value in task.changed_state():
+            if value is None:
+                table.pop(key, None)
+            else:
+                table[key] = value
+        return effects
+
+    go_on([pipeline, other], range(10))
+    go_on([other], range(10, 15))
+    assert not [key for key in table if b'"watch"' in key]
+    found = verdicts(go_on([pipeline, other], range(15, 35)), "outlier")
+    assert [(one.pipeline, one.window.first_offset, one.window.last_offset) for one in found] == [
+        ("other", 0, 19),
+        ("watch", 15, 34),
+    ]
+
+
 def test_a_malformed_payload_is_a_dead_letter_and_the_stream_goes_on(
     pipeline: LoadedPipeline, make_inference: Make
 ) -> None:
