@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -40,11 +42,21 @@ RULES = Path(dashboards.__file__).with_name("generated") / "rules.yaml"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
 DEADLINE_S = 120.0
-#: What does not happen in the run below: no explanation fails, and no message is deleted before it is recorded.
-NOT_IN_THE_RUN = ("govern_explanation_failures_total", "govern_audit_gaps_total")
+#: What does not happen in the run below: no explanation fails, no message is deleted before it is recorded, and a step
+#: that is served has room for whoever calls.
+NOT_IN_THE_RUN = ("govern_explanation_failures_total", "govern_audit_gaps_total", "govern_serve_refused_total")
 
 
-def scrape_config(stack: Stack, sink: int) -> str:
+class Beside(NamedTuple):
+    """Ports of what runs beside the demo."""
+
+    sink: int
+    steps: int
+    steps_metrics: int
+    inline: int
+
+
+def scrape_config(stack: Stack, beside: Beside) -> str:
     at = stack.at
     addresses = (
         at.shipper_metrics,
@@ -53,7 +65,8 @@ def scrape_config(stack: Stack, sink: int) -> str:
         at.writer_metrics,
         at.audit_metrics,
     )
-    targets = ", ".join(f'"{address.removeprefix("http://")}"' for address in (*addresses, f"127.0.0.1:{sink}"))
+    own = (f"127.0.0.1:{beside.sink}", f"127.0.0.1:{beside.steps_metrics}")
+    targets = ", ".join(f'"{address.removeprefix("http://")}"' for address in (*addresses, *own))
     return f"""
 global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}
 scrape_configs:
@@ -64,17 +77,53 @@ rule_files: [rules.yaml]
 
 
 @contextlib.contextmanager
-def sink_beside(stack: Stack) -> Iterator[int]:
-    """The port of a sink that records into the demo's spool: another model's own logger is served, too."""
-    port = free_port()
-    command = [sys.executable, "-P", "-m", "govern.cli.main", "mirror", "sink", "--listen", f"127.0.0.1:{port}"]
-    command += ["--namespace", NAMESPACE, "--spool-dir", str(stack.work.spool), "--sink-join-s", "1"]
-    process = Process(command, log=stack.work.logs / "sink.log")
-    process.start(lambda _: listening(port))
-    try:
-        yield port
-    finally:
-        process.stop()
+def running_beside(stack: Stack) -> Iterator[Beside]:
+    """A sink that records into the demo's spool, as another model's own logger is served, too; the demo's pipeline with
+    its steps served; and a second proxy, which asks one of them and one that is not there."""
+    beside = Beside(*(free_port() for _ in Beside._fields))
+    capture = ("--namespace", NAMESPACE, "--spool-dir", str(stack.work.spool))
+    config = stack.work.pipeline.with_name("inline.yaml")
+    step = "when: request, deadline_ms: 5000, on_failure: open, on_alarm: annotate"
+    config.write_text(
+        f"{{service: {SERVICE}, model: {MODEL}, endpoint: shadow, upstream: {stack.at.model}, "
+        f"inline: {{url: 'http://127.0.0.1:{beside.steps}', pipeline: job-placement, "
+        f"steps: [{{step: outlier, {step}}}, {{step: absent, {step}}}]}}}}"
+    )
+    commands = {
+        "sink": ["mirror", "sink", *capture, "--listen", f"127.0.0.1:{beside.sink}", "--sink-join-s", "1"],
+        "steps": [
+            *("serve", str(stack.work.pipeline), "--http", f"127.0.0.1:{beside.steps}"),
+            *("--metrics-port", str(beside.steps_metrics)),
+        ],
+        "inline": ["mirror", "proxy", "--config", str(config), *capture, "--listen", f"127.0.0.1:{beside.inline}"],
+    }
+    with contextlib.ExitStack() as stopping:
+        for (name, command), port in zip(commands.items(), (beside.sink, beside.steps, beside.inline), strict=True):
+            log = stack.work.logs / f"beside-{name}.log"
+            process = Process([sys.executable, "-P", "-m", "govern.cli.main", *command], log=log)
+            process.start(lambda _, port=port: listening(port))
+            stopping.callback(process.stop)
+        yield beside
+
+
+async def wave_of_judgements(stack: Stack, prepared: Prepared, beside: Beside) -> None:
+    """People whom a step judges before the model is called, one of them strange, and a call of a step that is wrong."""
+    person, *others = people.replay(10)[:5]
+    odd = replace(person, answers={**dict.fromkeys(person.answers, "1"), "AGEP": person.answers["AGEP"]})
+    calls = traffic.what_if("inline", others, prepared.schema).calls
+    calls = (*calls, traffic.Call(f"odd-{uuid7()}", "default", (odd,), traffic.body([odd], prepared.schema)))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{beside.inline}", timeout=DEADLINE_S) as client:
+        for call in calls:
+            await send(client, call)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{beside.steps}", timeout=DEADLINE_S) as client:
+        named = "/v2/models/job-placement-outlier/infer"
+        body = json.loads(calls[0].body)
+        body["inputs"][0]["shape"][0] += 1
+        body["inputs"][0]["data"] += body["inputs"][0]["data"][:1]
+        wrong = await client.post(named, json=body)
+        assert wrong.status_code == 400, wrong.text
+        right = await client.post(named, content=calls[0].body, headers={"content-type": "application/json"})
+        assert right.status_code == 200, right.text
 
 
 async def wave_of_events(port: int, number: int) -> None:
@@ -93,13 +142,14 @@ async def wave_of_events(port: int, number: int) -> None:
     assert (await events.send(port, events.post({}, b"{}"))).status == 400
 
 
-async def keep_asking(stack: Stack, prepared: Prepared, sink: int) -> None:
+async def keep_asking(stack: Stack, prepared: Prepared, beside: Beside) -> None:
     """One wave of traffic after the other, until cancelled: rates need counters that grow."""
     token = await mint(stack)
     async with httpx.AsyncClient(base_url=stack.at.audit, headers={"authorization": f"Bearer {token}"}) as auditor:
         for number in itertools.count():
             await wave(stack, prepared)
-            await wave_of_events(sink, number)
+            await wave_of_events(beside.sink, number)
+            await wave_of_judgements(stack, prepared, beside)
             read = await auditor.get("/v1/audit/entries", params={"limit": 1}, timeout=DEADLINE_S)
             assert read.status_code == 200, read.text
 
@@ -174,10 +224,10 @@ async def test_every_panel_query_and_the_trace_of_a_real_run(
     with_count_windows(work.pipeline)
     await create_topics(work.bus_url, NAMESPACE)
     async with Stack.running(work, namespace=NAMESPACE, bus_url=work.bus_url, database_url=work.database_url) as stack:
-        with sink_beside(stack) as sink:
-            config = scrape_config(stack, sink)
+        with running_beside(stack) as beside:
+            config = scrape_config(stack, beside)
             server = await asyncio.to_thread(prometheus, config, files={"rules.yaml": RULES.read_text()})
-            asking = asyncio.create_task(keep_asking(stack, prepared[1], sink))
+            asking = asyncio.create_task(keep_asking(stack, prepared[1], beside))
             await panels_show_the_run(server)
             asking.cancel()
             await asyncio.wait({asking})
