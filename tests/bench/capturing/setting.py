@@ -1,8 +1,9 @@
 """The servers of the benchmark, each pinned: model servers, proxies, one shipper, a broker.
 
 What is measured has a core of its own; the model servers behind a proxy, the load generator, the shipper and the broker
-share the other one. The broker would be on another machine: it runs in the scheduler's class `idle`, so that it takes
-only what the others leave. All capture goes into one spool.
+share the other one. The broker would be on another machine: it runs in the scheduler's class `idle`, and last of all
+sessions, so that it takes only what the others leave. The shipper would be a container of its own with a tenth of the
+model server's CPU request: its session weighs as little. All capture goes into one spool.
 
 Where other people's programs take turns with the servers, latencies are theirs as well. `chrt --rr 1` before the
 command puts all but the broker and the shipper into the scheduler's real-time class, ahead of whatever else runs.
@@ -30,6 +31,10 @@ from tests.services.process import Process, free_port, listening, require
 MEASURED_CORE: Final = "1"
 OTHER_CORE: Final = "0"
 TREE: Final = Path(__file__).parents[3]
+
+#: 19 is the least that a session can weigh, some 1.5 % of an ordinary one; 10 is a tenth.
+BROKER_NICE: Final = 19
+SHIPPER_NICE: Final = 10
 
 #: What one agent may keep in memory: half of the default, so that the runs without Kafka reach it sooner.
 SPOOL_BYTES: Final = 64 * 1024 * 1024
@@ -129,9 +134,12 @@ def setting(*, embedded: bool) -> Iterator[Setting]:
         os.sched_setaffinity(0, {int(OTHER_CORE)})  # the broker inherits it
         with yielding():
             kafka = None if embedded else stack.enter_context(Kafka())
+        if kafka is not None:
+            gives_way(kafka.pid, BROKER_NICE)
         start = Starter(stack, folder, memory / "spool", f"embedded://{folder}/bus.db" if kafka is None else kafka.url)
         with yielding(os.SCHED_OTHER):
             shipper = start.shipper()
+        gives_way(shipper.process.pid, SHIPPER_NICE)
         nginx, streaming = start.nginx(), start.app(OTHER_CORE, "bare")
         yield Setting(
             nginx=nginx,
@@ -145,6 +153,13 @@ def setting(*, embedded: bool) -> Iterator[Setting]:
             spool=memory / "spool",
             kafka=kafka,
         )
+
+
+def gives_way(pid: int, nice: int) -> None:
+    """Linux shares a processor between sessions first, and by class and niceness only within one (sched_autogroup in
+    sched(7)); where it does not, this changes nothing."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 @contextlib.contextmanager
