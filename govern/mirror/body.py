@@ -90,7 +90,8 @@ class Body:
 
     def prefix(self) -> bytes:
         """What is kept."""
-        return b"".join(self._parts)
+        self._parts = [b"".join(self._parts)]
+        return self._parts[0]
 
     def digest(self) -> str:
         """SHA-256, hex, of the whole body; "" when that is left for later, and all of it is kept."""

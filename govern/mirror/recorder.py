@@ -96,7 +96,7 @@ class Exchange:
         if data and self._sampled:
             try:
                 if self._request == b"" and len(data) <= self._whole_bytes:
-                    self._request = data
+                    self._request = bytes(data)  # ASGI's applications also send views
                 else:
                     self._request = self._fed(self._request, data)
             except Exception:  # noqa: BLE001 - a failure of capture must never reach the traffic
@@ -109,13 +109,16 @@ class Exchange:
             grpc_status: of a gRPC call the name of its code, of which `status` is the HTTP equivalent.
         """
         self._grpc_status = grpc_status
-        self.response_start(status, headers.items())
+        self._answered(status, headers.items())
 
     def response_start(self, status: int, headers: Iterable[Pair]) -> None:
-        """`response_head`, with headers as ASGI has them."""
+        """`response_head`, with headers as ASGI has them: of names in any case."""
+        self._answered(status, ((bytes(name).lower(), value) for name, value in headers))
+
+    def _answered(self, status: int, headers: Iterable[Pair]) -> None:
         self._status = status
         try:
-            self._answer = self._rules.picked((bytes(name).lower(), value) for name, value in headers)
+            self._answer = self._rules.picked(headers)
         except Exception:  # noqa: BLE001 - as above
             self._broken = True
 
@@ -123,7 +126,7 @@ class Exchange:
         if data and self._sampled:
             try:
                 if self._response == b"" and len(data) <= self._whole_bytes:
-                    self._response = data
+                    self._response = bytes(data)
                 else:
                     self._response = self._fed(self._response, data)
             except Exception:  # noqa: BLE001 - as above
@@ -206,7 +209,6 @@ class Recorder:
         self.config = config
         self.spool = spool
         self.clock = clock
-        self.source = source
         self.body_bytes = config.body_bytes
         self.hold = Hold(config.sampling.held_bytes)
         self._capture = Capture(agent=spool.info.agent, pod=config.pod, source=source)

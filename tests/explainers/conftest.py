@@ -22,7 +22,8 @@ from explainers.predictor import SklearnPredictor
 from govern.codecs.frames import to_frame
 from govern.codecs.tensor import Tensor
 from govern.frame import Frame
-from govern.runtime.server import ModelMetadata, TensorMetadata, create_app
+from govern.runtime.serving.model import ModelMetadata, TensorMetadata
+from govern.runtime.serving.rest import create_app
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
 from tests.services.process import free_port
 

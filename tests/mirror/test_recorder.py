@@ -334,6 +334,23 @@ def test_what_is_held_for_a_possible_error_is_bounded_and_given_back(make_config
     assert recorder.spool.counts == (3, 100, 0)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_body_may_come_as_any_kind_of_bytes(
+    make_config: MakeConfig, spool_dir: Path, kind: Callable[[bytes], bytes]
+) -> None:
+    recorder = open_recorder(make_config())
+    play(recorder, body=kind(b"in one part"))
+    exchange = recorder.begin(b"POST", INFER, {})
+    assert exchange is not None
+    for part in (b"in ", b"two"):
+        exchange.response_body(kind(part))
+    exchange.finish()
+    assert recorder.spool.counts == (2, 0, 0)
+    recorder.close()
+    one, two = records([spool_dir])
+    assert (one.request.body, one.response.body, two.response.body) == (b"in one part", b"in one part", b"in two")
+
+
 @pytest.mark.parametrize("rate", [0, 1])
 @pytest.mark.parametrize("extra", [0, 1])
 def test_a_body_that_fills_its_limit_with_its_parts_is_cut_only_if_there_is_more(

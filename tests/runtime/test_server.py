@@ -15,7 +15,8 @@ import uvicorn
 from govern.codecs import v2
 from govern.codecs.tensor import Tensor
 from govern.errors import BadInput, Unavailable
-from govern.runtime.server import ModelMetadata, TensorMetadata, create_app
+from govern.runtime.serving.model import ModelMetadata, TensorMetadata
+from govern.runtime.serving.rest import create_app
 
 
 class Adder:

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from govern.cli.demo.model import MODEL, PREDICTION, PROBABILITY, REVISION, THRESHOLD, Classifier
 from govern.codecs.frames import to_frame
 from govern.codecs.tensor import Tensor
-from govern.runtime.server import ModelMetadata, TensorMetadata, create_app
+from govern.runtime.serving.model import ModelMetadata, TensorMetadata
+from govern.runtime.serving.rest import create_app
 from govern.schema import FeatureSchema
 
 
