@@ -42,11 +42,14 @@ class InstanceScores:
         scores: (n,) float64, higher is stranger.
         flagged: (n,) bool, scores > threshold.
         threshold: on the score.
+        shares: (n, features of the schema) float64, how much of a flagged row's score each feature brings: they add
+            up to 1; 0 in rows that are not flagged. None where the method cannot tell.
     """
 
     scores: npt.NDArray[np.float64]
     flagged: npt.NDArray[np.bool_]
     threshold: float
+    shares: npt.NDArray[np.float64] | None = None
 
 
 Scores = WindowScores | InstanceScores

@@ -1,0 +1,179 @@
+"""What the outlier detectors on coded tables share: coding, held-out threshold, artifact, shares of features."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import (
+    Array,
+    Fitted,
+    Param,
+    fitted,
+    require_fraction,
+    require_kinds,
+    require_rows,
+    require_schema,
+)
+from detectors.outlier.coding import Coding
+from detectors.outlier.held_out import rows_needed, split, threshold_at
+from govern.detection import InstanceScores
+from govern.frame import Frame
+from govern.record import Kind
+from govern.schema import FeatureSchema
+
+Floats = npt.NDArray[np.float64]
+
+STATE_VERSION: Final = 1
+#: Below it no method here has anything to learn from, whatever the contamination.
+MIN_REFERENCE_ROWS: Final = 50
+_CODING: Final = tuple(field.name for field in dataclasses.fields(Coding))
+
+
+class Model(Protocol):
+    """What a method learned: a frozen dataclass whose fields are arrays, and nothing else.
+
+    A point's score depends on that point alone, to the last bit: sums run in one order, however many points come.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def scores(self, points: Floats) -> Floats:
+        """(n, D) -> (n,) finite, higher is stranger."""
+        ...
+
+    def parts(self, points: Floats) -> Floats | None:
+        """(n, D) >= 0: what each coordinate adds to the score; None where the method cannot tell."""
+        ...
+
+
+class OutlierDetector(ABC):
+    """A method on the numeric and categorical features of a table, as points (`Coding`); others are not looked at.
+
+    Of the reference, a seeded 70 % is learned from and the rest sets the threshold, so that fresh rows are flagged
+    at the contamination or below.
+
+    Args:
+        contamination: the expected share of flagged rows while nothing changes, at most.
+        seed: of the split of the reference, and of what is random in the method.
+        params: the method's own, as the manifest holds them.
+    """
+
+    kind: Final[Kind] = "outlier"
+    method: ClassVar[str]
+    min_instances: Final = 1
+    needs_outputs: Final[tuple[str, ...]] = ()
+
+    def __init__(self, *, contamination: float, seed: int, **params: Param) -> None:
+        self.contamination = require_fraction("contamination", contamination, method=self.method)
+        self.seed = seed
+        self._params: Mapping[str, Param] = {"contamination": self.contamination, "seed": seed, **params}
+        self._state: Fitted | None = None
+
+    @abstractmethod
+    def _learn(self, points: Floats) -> Model:
+        """The model of (n, D) points, which come in random order."""
+
+    @abstractmethod
+    def _read(self, arrays: Mapping[str, Array]) -> Model:
+        """The model whose fields these are."""
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return fitted(self._state, self.method).schema
+
+    @property
+    def digest(self) -> str:
+        return fitted(self._state, self.method).digest
+
+    @property
+    def reference_digest(self) -> str:
+        return fitted(self._state, self.method).reference_digest
+
+    @property
+    def threshold(self) -> float:
+        """A row with a score above it is flagged."""
+        return fitted(self._state, self.method).number("threshold")
+
+    def fit(self, reference: Frame) -> Self:
+        """Learn from one part of the reference, and set the threshold by the scores of the other.
+
+        Raises:
+            BadInput: too few rows for this contamination, no numeric or categorical feature, or one without values.
+        """
+        needed = max(MIN_REFERENCE_ROWS, rows_needed(self.contamination))
+        require_rows(reference, needed, method=self.method, what="reference")
+        columns = require_kinds(reference.schema, "numeric", "categorical", method=self.method)
+        learned, held_out = (reference.take(rows) for rows in split(len(reference), self.seed))
+        coding = Coding.of(learned, columns)
+        model = self._learn(coding.points(learned))
+        threshold = threshold_at(model.scores(coding.points(held_out)), self.contamination)
+        self._restore(
+            Fitted.of(
+                reference,
+                method=self.method,
+                state_version=STATE_VERSION,
+                params=self._params,
+                arrays={**_fields(coding), **_fields(model)},
+                extra={"threshold": threshold, "held_out_rows": len(held_out)},
+            )
+        )
+        return self
+
+    def score(self, window: Frame) -> InstanceScores:
+        """Score each row by itself: the same row has the same score in every window.
+
+        Raises:
+            BadInput: no rows, or columns that are not the reference's.
+        """
+        state = fitted(self._state, self.method)
+        require_schema(window, state.schema, method=self.method)
+        require_rows(window, self.min_instances, method=self.method, what="window")
+        points = self._coding.points(window)
+        scores = self._model.scores(points)
+        flagged = scores > self._threshold
+        return InstanceScores(scores, flagged, self._threshold, self._shares(points, flagged))
+
+    def _shares(self, points: Floats, flagged: npt.NDArray[np.bool_]) -> Floats | None:
+        """Of flagged rows only: what nobody is told of need not be computed."""
+        parts = self._model.parts(points[flagged])
+        if parts is None:
+            return None
+        width = len(self.schema.features)
+        shares = np.zeros((len(points), width))
+        shares[flagged] = self._coding.shares(parts, width)
+        return shares
+
+    def save(self, path: Path) -> None:
+        fitted(self._state, self.method).write(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
+        detector = state.construct(cls)
+        detector._restore(state)
+        return detector
+
+    def _restore(self, state: Fitted) -> None:
+        arrays = state.arrays()
+        try:
+            self._coding = Coding(**{name: arrays.pop(name) for name in _CODING})
+            self._model = self._read(arrays)
+        except (KeyError, TypeError) as error:
+            raise state.damaged(str(error)) from error
+        self._threshold = state.number("threshold")
+        self._state = state
+        # What is compiled at its first call is compiled here, so that the first window does not wait for it.
+        one = np.zeros((1, len(self._coding.centres)))
+        self._model.scores(one)
+        self._model.parts(one)
+
+
+def _fields(value: Coding | Model) -> dict[str, Array]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
