@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' && echo $$p && break; done)
 PIP := -m pip --disable-pip-version-check
+UV := .cache/uv/bin/uv
 ROWS ?=
 DEMO_FLAGS ?= $(if $(ROWS),--rows $(ROWS))
 PYTEST_FLAGS ?=
@@ -22,6 +23,8 @@ define tests
 $(1) $(PYTEST) $(2) $(PYTEST_FLAGS) || { code=$$?; [ -n "$(AGAIN)" ] && [ $$code = 1 ] || exit $$code; \
 		echo "== once more, alone"; $(1) -m pytest --last-failed --last-failed-no-failures none $(2) $(PYTEST_FLAGS) $(RACY); }
 endef
+# A machine that forbids bytecode files has each of the processes that the tests start compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Threads that spin while they wait for each other make small predictions many times slower on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
@@ -101,45 +104,48 @@ dashboards: .venv/.ready ## Generate the Grafana dashboards and Prometheus rules
 
 EXTRAS := --extra mirror --extra explain --extra audit --extra dev
 .PHONY: lock
-lock: .venv/.ready ## Pin the two environments again from pyproject.toml.
-	.venv/bin/python $(PIP) install --quiet uv
-	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) -o locks/numpy2.txt
-	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) --extra alibi -o locks/alibi.txt
+lock: $(UV) ## Pin the two environments again from pyproject.toml.
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) -o locks/numpy2.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) --extra alibi -o locks/alibi.txt
 
 .PHONY: lock-peers
-lock-peers: .venv/.ready ## Pin the environments of other people's software again, from locks/peers*.in.
-	.venv/bin/python $(PIP) install --quiet uv
+lock-peers: $(UV) ## Pin the environments of other people's software again, from locks/peers*.in.
 	for name in peers peers-kserve peers-alibi; do \
-		UV_CUSTOM_COMPILE_COMMAND="make lock-peers" .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 locks/$$name.in -o locks/$$name.txt; done
+		UV_CUSTOM_COMPILE_COMMAND="make lock-peers" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 locks/$$name.in -o locks/$$name.txt; done
 
 .PHONY: clean
 clean: ## Remove environments and caches.
 	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .venv-peers-alibi .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/.ready: locks/numpy2.txt pyproject.toml
+.venv/.ready: locks/numpy2.txt pyproject.toml | $(UV)
 	$(call environment,.venv,locks/numpy2.txt)
 
-.venv-alibi/.ready: locks/alibi.txt pyproject.toml
+.venv-alibi/.ready: locks/alibi.txt pyproject.toml | $(UV)
 	$(call environment,.venv-alibi,locks/alibi.txt)
 
-.venv-peers/.ready: locks/peers.txt
+.venv-peers/.ready: locks/peers.txt | $(UV)
 	$(call environment,.venv-peers,locks/peers.txt)
 
-.venv-peers-kserve/.ready: locks/peers-kserve.txt
+.venv-peers-kserve/.ready: locks/peers-kserve.txt | $(UV)
 	$(call environment,.venv-peers-kserve,locks/peers-kserve.txt)
 
 # Nothing of govern runs in it, whose numpy is older than govern's.
-.venv-peers-alibi/.ready: locks/peers-alibi.txt
+.venv-peers-alibi/.ready: locks/peers-alibi.txt | $(UV)
 	$(call environment,.venv-peers-alibi,locks/peers-alibi.txt)
 
+# uv installs all environments in less time than pip takes for one. It reads no pip.conf: where it fails, pip installs.
+$(UV):
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "govern needs Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv python3-pip)" >&2; exit 1; fi
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "the module venv is missing (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python $(PIP) install --quiet uv==0.13.9 || echo "no uv: pip installs"
+
 define environment
-@if [ -z "$(PYTHON)" ]; then \
-	echo "govern needs Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv python3-pip)" >&2; exit 1; fi
-@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-	echo "the module venv is missing (Debian: apt-get install python3-venv)" >&2; exit 1; }
 @echo "== $(1): $$($(PYTHON) --version), $$(grep -c == $(2)) packages"
-@[ -x $(1)/bin/python ] || $(PYTHON) -m venv $(1)
-@$(1)/bin/python $(PIP) install --progress-bar on -r $(2) | grep --line-buffered -vE '^(Requirement already|Looking in|Ignoring|Using cached|Installing collected| +Using cached| +Downloading)' || test $${PIPESTATUS[0]} -eq 0
-@$(1)/bin/python $(PIP) install --quiet --no-deps --editable .
+@[ -x $(1)/bin/python ] || $(UV) venv --quiet --seed --no-python-downloads --python $(PYTHON) $(1) || $(PYTHON) -m venv $(1)
+@$(UV) pip install --python $(1)/bin/python -r $(2) 2>&1 | grep --line-buffered -v '^ [+~-]' || $(1)/bin/python $(PIP) install -r $(2)
+@$(UV) pip install --quiet --python $(1)/bin/python --no-deps --editable . || $(1)/bin/python $(PIP) install --quiet --no-deps --editable .
 @touch $@
 endef
