@@ -23,7 +23,7 @@ class WindowScores:
         features: per feature statistic, p-value, effect size, threshold after correction, n.
         statistic, p_value: of the window as a whole; NaN where only features are judged.
         threshold: on the p-value.
-        correction: "bonferroni", "fdr" or "none".
+        correction: "bonferroni", "holm", "fdr" or "none".
     """
 
     alarm: bool

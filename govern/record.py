@@ -103,6 +103,12 @@ class FeatureResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     threshold: float = 0.0
     n: int = 0
     is_drift: bool = False
+    signal: str = ""
+
+    @property
+    def label(self) -> str:
+        """`<feature>`, or `<feature>:<signal>`: one name for each test of a verdict."""
+        return f"{self.feature}:{self.signal}" if self.signal else self.feature
 
 
 class InstanceResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -144,7 +144,7 @@ class Window(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., first_offset: _Optional[int] = ..., last_offset: _Optional[int] = ..., first_row: _Optional[int] = ..., last_row: _Optional[int] = ..., n_instances: _Optional[int] = ..., completeness: _Optional[float] = ..., t_first: _Optional[int] = ..., t_last: _Optional[int] = ..., closed_by: _Optional[str] = ...) -> None: ...
 
 class FeatureResult(_message.Message):
-    __slots__ = ("feature", "statistic_name", "statistic", "p_value", "effect_size", "effect_size_name", "threshold", "n", "is_drift")
+    __slots__ = ("feature", "statistic_name", "statistic", "p_value", "effect_size", "effect_size_name", "threshold", "n", "is_drift", "signal")
     FEATURE_FIELD_NUMBER: _ClassVar[int]
     STATISTIC_NAME_FIELD_NUMBER: _ClassVar[int]
     STATISTIC_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class FeatureResult(_message.Message):
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     IS_DRIFT_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
     feature: str
     statistic_name: str
     statistic: float
@@ -163,7 +164,8 @@ class FeatureResult(_message.Message):
     threshold: float
     n: int
     is_drift: bool
-    def __init__(self, feature: _Optional[str] = ..., statistic_name: _Optional[str] = ..., statistic: _Optional[float] = ..., p_value: _Optional[float] = ..., effect_size: _Optional[float] = ..., effect_size_name: _Optional[str] = ..., threshold: _Optional[float] = ..., n: _Optional[int] = ..., is_drift: _Optional[bool] = ...) -> None: ...
+    signal: str
+    def __init__(self, feature: _Optional[str] = ..., statistic_name: _Optional[str] = ..., statistic: _Optional[float] = ..., p_value: _Optional[float] = ..., effect_size: _Optional[float] = ..., effect_size_name: _Optional[str] = ..., threshold: _Optional[float] = ..., n: _Optional[int] = ..., is_drift: _Optional[bool] = ..., signal: _Optional[str] = ...) -> None: ...
 
 class InstanceResult(_message.Message):
     __slots__ = ("instance_id", "request_id", "score", "flagged")

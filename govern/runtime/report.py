@@ -127,7 +127,7 @@ class Reporter:
         if verdict.kind == "drift":
             metrics.drift_detected.labels(*names).set(int(verdict.alarm))
             for feature in verdict.features:
-                each = (*names, feature.feature)
+                each = (*names, feature.label)
                 metrics.drift_feature_detected.labels(*each).set(int(feature.is_drift))
                 metrics.drift_p_value.labels(*each).set(feature.p_value)
                 metrics.drift_threshold.labels(*each).set(feature.threshold)

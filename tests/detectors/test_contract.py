@@ -58,7 +58,7 @@ def bits(scores: Scores) -> list[object]:
     numbers = [scores.alarm, scores.correction]
     numbers += [value.hex() for value in (scores.statistic, scores.p_value, scores.threshold)]
     for one in scores.features:
-        numbers += [one.feature, one.n, one.is_drift, one.statistic_name, one.effect_size_name]
+        numbers += [one.label, one.n, one.is_drift, one.statistic_name, one.effect_size_name]
         numbers += [float(value).hex() for value in (one.statistic, one.p_value, one.effect_size, one.threshold)]
     return numbers
 

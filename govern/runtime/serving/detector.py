@@ -87,7 +87,7 @@ def _drift(scores: WindowScores) -> list[Tensor]:
     tests = scores.features or (whole,)
     return [
         Tensor("is_drift", "BOOL", np.array([scores.alarm])),
-        Tensor("feature", "BYTES", objects([one.feature for one in tests])),
+        Tensor("feature", "BYTES", objects([one.label for one in tests])),
         Tensor("p_value", "FP64", np.array([one.p_value for one in tests])),
         Tensor("statistic", "FP64", np.array([one.statistic for one in tests])),
         Tensor("threshold", "FP64", np.array([one.threshold for one in tests])),

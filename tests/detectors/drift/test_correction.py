@@ -25,6 +25,19 @@ def test_fdr_steps_up():
     assert corrected_threshold(np.array([0.9, 0.03, 0.001, 0.0371]), 0.05, "fdr") == pytest.approx(0.0375)
 
 
+@given(P_VALUES, st.floats(0.001, 0.5))
+def test_holm_steps_down(p_values, level):
+    """By the definition: in order, until the first that is not below level over the number of those that are left."""
+    order, rejected = np.argsort(p_values, kind="stable"), set()
+    for left, at in zip(range(len(p_values), 0, -1), order, strict=True):
+        if not p_values[at] < level / left:
+            break
+        rejected.add(int(at))
+    threshold = corrected_threshold(p_values, level, "holm")
+    assert set(np.flatnonzero(p_values < threshold).tolist()) == rejected
+    assert rejected >= set(np.flatnonzero(p_values < corrected_threshold(p_values, level, "bonferroni")).tolist())
+
+
 def test_fdr_without_a_rejection():
     assert corrected_threshold(np.array([0.5, 0.9]), 0.05, "fdr") == 0.025
 
@@ -40,5 +53,5 @@ def test_an_untested_feature_still_counts():
 
 
 def test_unknown_correction():
-    with pytest.raises(BadInput, match="known are bonferroni, fdr, none"):
-        require_correction("holm", method="ks")
+    with pytest.raises(BadInput, match="known are bonferroni, holm, fdr, none"):
+        require_correction("sidak", method="ks")

@@ -10,6 +10,8 @@ import pytest
 from scipy.stats import binom, chi2_contingency, ks_2samp
 
 from detectors.drift.chi_squared import ChiSquaredDrift
+from detectors.drift.cvm import CVMDrift
+from detectors.drift.fet import FETDrift
 from detectors.drift.ks import KSDrift
 from detectors.drift.tabular import TabularDrift
 from govern.detection import WindowScores
@@ -19,7 +21,7 @@ from govern.record import FeatureResult
 
 
 def by_name(scores: WindowScores) -> dict[str, FeatureResult]:
-    return {one.feature: one for one in scores.features}
+    return {one.label: one for one in scores.features}
 
 
 def replaced(frame: Frame, name: str, column: np.ndarray) -> Frame:
@@ -32,6 +34,17 @@ def test_each_detector_looks_at_its_kinds(make_table):
     assert list(by_name(KSDrift().fit(reference).score(window))) == ["x0", "x1", "x2"]
     assert list(by_name(ChiSquaredDrift().fit(reference).score(window))) == ["c0", "c1"]
     assert list(by_name(TabularDrift().fit(reference).score(window))) == ["x0", "x1", "x2", "c0", "c1"]
+    assert list(by_name(CVMDrift().fit(reference).score(window))) == ["x0", "x1", "x2"]
+    assert list(by_name(FETDrift().fit(reference).score(window))) == ["c0", "c1"]
+
+
+def test_a_table_may_have_other_tests(make_table):
+    reference, window = make_table(500, seed=1), make_table(100, seed=2)
+    mixed = TabularDrift(numeric="cvm", categorical="fet").fit(reference).score(window)
+    alone = [*CVMDrift().fit(reference).score(window).features, *FETDrift().fit(reference).score(window).features]
+    assert [(one.label, one.p_value) for one in mixed.features] == [(one.label, one.p_value) for one in alone]
+    with pytest.raises(BadInput, match="tabular: numeric is 'chi_squared': known are 'ks', 'cvm'"):
+        TabularDrift(numeric="chi_squared")
 
 
 def test_a_shift_is_found_and_named(make_table):
@@ -40,12 +53,12 @@ def test_a_shift_is_found_and_named(make_table):
     moved = detector.score(make_table(500, seed=2, shift=0.4))
     assert not quiet.alarm
     assert [one.feature for one in moved.features if one.is_drift] == ["x0"]
-    assert moved.threshold == pytest.approx(0.05 / 5)
+    assert moved.threshold == pytest.approx(0.05 / 12)  # five of values, five of missing, two of unseen
 
 
 def test_agrees_with_scipy_on_real_data(acs):
     reference, window = acs[2015], acs[2018].take(slice(0, 1000))
-    found = by_name(TabularDrift().fit(reference).score(window))
+    found = by_name(TabularDrift(tail="asymptotic").fit(reference).score(window))
     age = ks_2samp(reference["AGEP"], window["AGEP"], method="asymp")
     assert found["AGEP"].statistic == pytest.approx(age.statistic, abs=1e-12)
     assert found["AGEP"].p_value == pytest.approx(age.pvalue, abs=1e-9)
@@ -114,11 +127,27 @@ def test_a_missing_rate_is_a_signal_of_its_own(make_table):
     usual = detector.score(make_table(500, seed=2, missing=0.02, nullable=True))
     worse = by_name(detector.score(make_table(500, seed=2, missing=0.2, nullable=True)))
     assert not usual.alarm
-    assert len(usual.features) == 3 * 2 + 2
-    assert usual.threshold == pytest.approx(0.05 / 8)
+    assert [one.label for one in usual.features if one.signal] == [f"x{i}:missing" for i in range(3)]
     assert worse["x0:missing"].is_drift
     assert not worse["x0"].is_drift
     assert worse["x0"].n < worse["x0:missing"].n == 500
+
+
+def test_unseen_categories_are_a_signal_of_their_own(make_table):
+    """Three rows of a table are nothing to chi-squared; that they hold what was never there is told all the same."""
+    reference, window = make_table(5000, seed=1), make_table(300, seed=2)
+    codes = window["c0"].copy()
+    codes[:3] = UNSEEN
+    for detector in (ChiSquaredDrift, FETDrift, TabularDrift):
+        assert not any(one.signal for one in detector().fit(reference).score(window).features)
+        strange = by_name(detector().fit(reference).score(replaced(window, "c0", codes)))["c0:unseen"]
+        # Exact: 3 unseen rows of 5,300 all fall into the window of 300.
+        assert strange.p_value == pytest.approx(math.comb(300, 3) / math.comb(5300, 3), rel=1e-9)
+        assert (strange.feature, strange.signal, strange.statistic, strange.n) == ("c0", "unseen", 0.01, 300)
+        assert strange.is_drift
+    quiet = TabularDrift(signals=False).fit(reference).score(replaced(window, "c0", codes))
+    assert quiet.threshold == 0.05 / 5
+    assert not any(one.signal for one in quiet.features)
 
 
 def test_a_feature_without_values_in_the_window(make_table):
@@ -145,8 +174,8 @@ def test_nothing_to_judge(make_table, detector, kinds):
         detector().fit(make_table(100, numeric=numeric, categorical=categorical))
 
 
-@pytest.mark.parametrize("detector", [KSDrift, ChiSquaredDrift, TabularDrift])
-@pytest.mark.parametrize("params", [{"p_val": 0.0}, {"p_val": 1.0}, {"p_val": math.nan}, {"correction": "holm"}])
+@pytest.mark.parametrize("detector", [KSDrift, ChiSquaredDrift, TabularDrift, FETDrift])
+@pytest.mark.parametrize("params", [{"p_val": 0.0}, {"p_val": 1.0}, {"p_val": math.nan}, {"correction": "sidak"}])
 def test_bad_parameters(detector, params):
     with pytest.raises(BadInput, match=f"{detector.method}: {next(iter(params))} is"):
         detector(**params)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, ks_2samp, kstwo
+from scipy.stats import chi2_contingency, cramervonmises_2samp, fisher_exact, ks_2samp, kstwo
 
+from detectors.drift.cramer_von_mises import Sorted, cramer_von_mises
+from detectors.drift.fisher import fisher_p, odds_ratio
 from detectors.drift.kolmogorov import survival
 from detectors.drift.univariate import UNTESTED, category_counts, chi_squared, kolmogorov_smirnov
 from govern.frame import MISSING, UNSEEN
@@ -41,6 +43,46 @@ def test_ks_is_scipys_asymptotic_test(reference, window):
 def test_ks_is_scipys_exact_test(reference, window):
     found = kolmogorov_smirnov(np.sort(reference), window, tail="exact")
     assert found.p_value == pytest.approx(ks_2samp(reference, window, method="exact").pvalue, abs=1e-9)
+
+
+def test_a_guarded_ks_is_exact_where_it_matters():
+    """Of 20 against 20 the asymptotic p-value is too small at D = 0.55."""
+    reference, window = np.arange(20.0), np.arange(20.0) + 10.5
+    exact = ks_2samp(reference, window, method="exact").pvalue
+    assert kolmogorov_smirnov(reference, window, tail="asymptotic").p_value < exact
+    assert kolmogorov_smirnov(reference, window, tail="guarded", level=0.05).p_value == pytest.approx(exact)
+
+
+@settings(max_examples=200, deadline=None)
+@given(samples(), samples())
+def test_cvm_is_scipys_test(reference, window):
+    found = cramer_von_mises(Sorted.of(np.sort(reference)), np.append(window, np.nan))
+    oracle = cramervonmises_2samp(reference, window)
+    assert found.statistic == pytest.approx(oracle.statistic, abs=1e-9)
+    assert found.p_value == pytest.approx(oracle.pvalue, abs=1e-6)  # to which scipy sums its series
+    assert found.n == len(window)
+    assert 0.0 <= found.effect_size <= 1.0
+
+
+def test_cvm_of_disjoint_and_of_equal_samples():
+    reference = Sorted.of(np.arange(1000.0))
+    far, same = cramer_von_mises(reference, np.arange(1000.0) + 5000), cramer_von_mises(reference, np.arange(1000.0))
+    assert far.p_value == 0.0
+    assert same.p_value == 1.0
+    # The distribution functions are apart by a triangle of height 1: the mean of its square is a third.
+    assert far.effect_size == pytest.approx(math.sqrt(1 / 3), abs=1e-3)
+    assert cramer_von_mises(reference, np.full(5, np.nan)) is UNTESTED
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 400), st.data())
+def test_fisher_is_scipys_test(n, m, data):
+    seen, before = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    table = [[seen, n - seen], [before, m - before]]
+    for alternative in ("two-sided", "greater"):
+        oracle = fisher_exact(table, alternative=alternative)
+        assert fisher_p(seen, n, before, m, alternative=alternative) == pytest.approx(oracle.pvalue, rel=1e-7)
+    assert odds_ratio(seen, n, before, m) == pytest.approx(oracle.statistic, nan_ok=True)
 
 
 def test_ks_leaves_missing_values_out():

@@ -1,0 +1,150 @@
+"""What the univariate drift detectors are, but for the test that each feature gets."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from detectors.base import (
+    Fitted,
+    Param,
+    fitted,
+    require_fraction,
+    require_kinds,
+    require_rows,
+    require_schema,
+)
+from detectors.drift.battery import from_arrays, judge, to_arrays
+from detectors.drift.correction import require_correction
+from detectors.drift.feature_test import MIN_ROWS, FeatureTest, Settings
+from detectors.drift.rates import MissingRate, UnseenRate
+from detectors.drift.univariate import Tail
+from govern.detection import WindowScores
+from govern.frame import Frame
+from govern.record import Kind
+from govern.schema import Feature, FeatureKind, FeatureSchema
+
+STATE_VERSION: Final = 1
+
+
+class UnivariateDrift(ABC):
+    """A test for each feature of some kinds, its signals, and one correction over all.
+
+    Args:
+        p_val: significance level, before correction.
+        correction: over the tests: "bonferroni", "holm", "fdr" (Benjamini-Hochberg) or "none".
+        signals: whether the rates of missing values and of unseen categories are tested, too. Each is a test of its
+            own that the correction counts; its result names the feature and the signal.
+        seed: recorded in verdicts; tests that draw permutations draw them from it.
+        own: further parameters of the class, as its constructor takes them.
+
+    A feature without a value in the window has statistic and p-value NaN and does not drift.
+    """
+
+    kind: Final[Kind] = "drift"
+    method: ClassVar[str]
+    kinds: ClassVar[tuple[FeatureKind, ...]]
+    min_instances: Final = MIN_ROWS
+    needs_outputs: Final[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        p_val: float,
+        correction: str,
+        signals: bool,
+        seed: int,
+        tail: Tail = "asymptotic",
+        own: Mapping[str, Param] | None = None,
+    ) -> None:
+        self.p_val = require_fraction("p_val", p_val, method=self.method)
+        self.correction = require_correction(correction, method=self.method)
+        self.signals = signals
+        self.seed = seed
+        self._own = dict(own or {})
+        self._how = Settings(level=self.p_val, tail=tail, seed=seed)
+        self._state: Fitted | None = None
+        self._tests: tuple[FeatureTest, ...] = ()
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return fitted(self._state, self.method).schema
+
+    @property
+    def digest(self) -> str:
+        return fitted(self._state, self.method).digest
+
+    @property
+    def reference_digest(self) -> str:
+        return fitted(self._state, self.method).reference_digest
+
+    @abstractmethod
+    def test_of(self, feature: Feature) -> type[FeatureTest]:
+        """The test of the values of a feature of one of `kinds`."""
+
+    def fit(self, reference: Frame) -> Self:
+        """Summarise each feature.
+
+        Raises:
+            BadInput: too few rows, no feature of these kinds, or one with too few values.
+        """
+        require_rows(reference, MIN_ROWS, method=self.method, what="reference")
+        tests: list[FeatureTest] = []
+        for position in require_kinds(reference.schema, *self.kinds, method=self.method):
+            feature = reference.schema.features[position]
+            tests.append(self.test_of(feature).of(reference, position))
+            if self.signals:
+                tests.append(MissingRate.of(reference, position))
+            if self.signals and feature.kind == "categorical":
+                tests.append(UnseenRate.of(reference, position))
+        self._restore(
+            Fitted.of(
+                reference,
+                method=self.method,
+                state_version=STATE_VERSION,
+                params={
+                    "p_val": self.p_val,
+                    "correction": self.correction,
+                    "signals": self.signals,
+                    "seed": self.seed,
+                    **self._own,
+                },
+                arrays=to_arrays(tests),
+            )
+        )
+        return self
+
+    def score(self, window: Frame) -> WindowScores:
+        """Test each feature of the window against the reference.
+
+        Raises:
+            BadInput: fewer than `min_instances` rows, or columns that are not the reference's.
+        """
+        state = fitted(self._state, self.method)
+        require_schema(window, state.schema, method=self.method)
+        require_rows(window, self.min_instances, method=self.method, what="window")
+        return judge(self._tests, window, self._how, self.correction)
+
+    def save(self, path: Path) -> None:
+        fitted(self._state, self.method).write(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
+        detector = state.construct(cls)
+        detector._restore(state)
+        return detector
+
+    def _restore(self, state: Fitted) -> None:
+        tests = from_arrays(state)
+        self._state, self._tests = state, tests
+        # A p-value can become small enough for an alarm of one test among all, with as many draws to spare.
+        self._how = replace(self._how, draws=max(MIN_DRAWS, math.ceil(2 * len(tests) / self.p_val)))
+
+
+#: Permutations that a p-value rests on at least, unless it is large.
+MIN_DRAWS: Final = 999

@@ -1,0 +1,91 @@
+"""Tests of numeric features on their values as they are; missing ones are left out on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from detectors.base import Array
+from detectors.drift.cramer_von_mises import Sorted, cramer_von_mises
+from detectors.drift.feature_test import MIN_ROWS, Settings, Signal
+from detectors.drift.univariate import Floats, Outcome, kolmogorov_smirnov
+from govern.errors import BadInput
+from govern.frame import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class KolmogorovSmirnov:
+    """Of the largest distance between the distribution functions."""
+
+    signal: ClassVar[Signal] = ""
+    statistic_name: ClassVar[str] = "ks"
+    effect_size_name: ClassVar[str] = "ks_distance"
+
+    position: int
+    values: Floats
+
+    @classmethod
+    def of(cls, reference: Frame, position: int) -> Self:
+        return cls(position, sorted_values(reference, position))
+
+    @classmethod
+    def read(cls, position: int, state: Array, n_categories: int) -> Self:
+        return cls(position, as_sorted(state))
+
+    def run(self, column: Array, how: Settings) -> Outcome:
+        return kolmogorov_smirnov(self.values, column.astype(np.float64, copy=False), tail=how.tail, level=how.level)
+
+    def state(self) -> Array:
+        return self.values
+
+
+@dataclass(frozen=True, slots=True)
+class CramerVonMises:
+    """Of the squared distance between the distribution functions, over all values."""
+
+    signal: ClassVar[Signal] = ""
+    statistic_name: ClassVar[str] = "cvm"
+    effect_size_name: ClassVar[str] = "rms_distance"
+
+    position: int
+    reference: Sorted
+
+    @classmethod
+    def of(cls, reference: Frame, position: int) -> Self:
+        return cls(position, Sorted.of(sorted_values(reference, position)))
+
+    @classmethod
+    def read(cls, position: int, state: Array, n_categories: int) -> Self:
+        return cls(position, Sorted.of(as_sorted(state)))
+
+    def run(self, column: Array, how: Settings) -> Outcome:
+        return cramer_von_mises(self.reference, column.astype(np.float64, copy=False))
+
+    def state(self) -> Array:
+        return self.reference.values
+
+
+def sorted_values(reference: Frame, position: int) -> Floats:
+    """The values of a numeric feature, sorted, without NaN.
+
+    Raises:
+        BadInput: fewer than `MIN_ROWS`.
+    """
+    column = reference.columns[position].astype(np.float64)
+    values = np.sort(column[~np.isnan(column)])
+    if len(values) < MIN_ROWS:
+        name = reference.schema.features[position].name
+        raise BadInput(
+            f"feature {name!r} has {len(values)} values in the reference",
+            why=f"{len(column) - len(values)} of {len(column)} are missing, and at least {MIN_ROWS} are needed",
+            fix="give a larger reference, or leave the feature out of the schema",
+        )
+    return values
+
+
+def as_sorted(state: Array) -> Floats:
+    if state.dtype != np.float64 or len(state) < MIN_ROWS or not (state[1:] >= state[:-1]).all():
+        raise ValueError("it holds no sorted values")
+    return state
