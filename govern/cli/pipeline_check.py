@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from govern.errors import GovernError
 from govern.pipeline import Pipeline, PipelineError, Problem
+from govern.pipeline.checks import chains
 from govern.pipeline.document import Document
 from govern.pipeline.load import load_documents
 from govern.pipeline.topology import digest
@@ -25,10 +26,11 @@ def check(
     """Say everything that is wrong with pipeline files, each with its line and what to do.
 
     Of a pipeline that is right it says which command runs it and what in it that command has no use for; of one that
-    none runs, why.
+    none runs, why. Pipelines that read each other are checked together.
     """
     console = Console(highlight=False, soft_wrap=True)
     wrong = 0
+    together: list[chains.Found] = []
     for file in files:
         try:
             found = load_documents(file, artifacts=artifacts)
@@ -41,8 +43,16 @@ def check(
             console.print(f"[bold red]{escape(error.what)}[/]")
             console.print(f"    why: {escape(error.why)}\n    [green]fix: {escape(error.fix)}[/]")
         else:
-            for document, pipeline in found:
-                _right(console, document, pipeline)
+            together += found
+    between = chains.check(together)
+    wrong += len(between)
+    for problem in between:
+        _tell(console, problem)
+    files_wrong = {problem.file for problem in between}
+    for document, pipeline in together:
+        if document.file not in files_wrong:
+            _right(console, document, pipeline)
+            _note(console, "not given", _absent(document, pipeline, together))
     if wrong:
         console.print(f"[bold red]{wrong} error{'s' if wrong > 1 else ''}[/]")
         raise typer.Exit(2)
@@ -61,6 +71,15 @@ def _right(console: Console, document: Document, pipeline: Pipeline) -> None:
     for runtime, problems in refused.items():
         if not runs:
             _note(console, f"not {runtime.command}", problems)
+
+
+def _absent(document: Document, pipeline: Pipeline, together: Sequence[chains.Found]) -> list[Problem]:
+    """What it reads of pipelines that may be elsewhere, and were not looked at."""
+    names = {one.name: one for _, one in together}
+    return [
+        document.problem(where, f"pipeline {name!r}", "none of these files has it", "give its file, too")
+        for name, where in chains.absent(pipeline, names).items()
+    ]
 
 
 def _note(console: Console, words: str, problems: Sequence[Problem]) -> None:

@@ -31,7 +31,9 @@ def test_check_says_what_the_command_that_runs_a_pipeline_has_no_use_for(file: P
     first, *notes = result.output.splitlines()
     assert first.startswith(f"ok {file}: score, 7 steps, ")
     assert first.endswith(", run by govern serve")
-    assert [note.split()[:4] for note in notes] == [
+    unused, absent = notes[:6], notes[6:]
+    assert [note.split("'")[1] for note in absent] == ["intake", "gate"]
+    assert [note.split()[:4] for note in unused] == [
         ["in", "govern", "serve:", where] for where in ("5:3", "8:3", "22:7", "35:7", "36:7", "40:59")
     ]
     assert "36:7 spec.steps[6] step 'why' does nothing: it explains after the answer" in result.output
