@@ -15,6 +15,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from govern.bus.kafka_access import KafkaAccess
 from govern.bus.kafka_errors import kafka_errors
 from govern.bus.kafka_group import KafkaSubscription
+from govern.bus.kafka_member import KafkaMember
 from govern.bus.kafka_producer import KafkaProducer, KafkaTransactor
 from govern.bus.kafka_reader import KafkaReader
 from govern.bus.protocol import (
@@ -33,11 +34,8 @@ from govern.bus.protocol import (
 #: How long a call waits for the broker, seconds. A restart of a broker, with its election, takes about 10 s.
 TIMEOUT_S: Final = 30.0
 
-#: After how long without a heartbeat a member's partitions go to others, seconds: Kafka's least (a crashed worker is
-#: replaced after that time) plus room for a detector that keeps the event loop busy.
-SESSION_TIMEOUT_S: Final = 10.0
-
 _OPEN: Final = KafkaAccess()
+_ANYBODY: Final = KafkaMember()
 
 #: As many copies of a topic as the cluster has brokers for, up to this.
 _REPLICAS: Final = 3
@@ -60,7 +58,7 @@ class KafkaBus:
         access: how it is reached; without one, unencrypted and as nobody.
         client_id: by what name the broker's log and quotas know this process.
         timeout_s: how long a call waits for the broker before it raises a retriable `BusError`.
-        session_timeout_s: after how long a member that has died loses its partitions.
+        member: who it is in the groups that it joins.
         message_bytes: the longest message to send.
     """
 
@@ -71,7 +69,7 @@ class KafkaBus:
         access: KafkaAccess = _OPEN,
         client_id: str = "govern",
         timeout_s: float = TIMEOUT_S,
-        session_timeout_s: float = SESSION_TIMEOUT_S,
+        member: KafkaMember = _ANYBODY,
         message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._bootstrap = bootstrap
@@ -79,7 +77,8 @@ class KafkaBus:
         self._client_id = client_id
         self._connect: Mapping[str, object] = {}
         self._timeout_s = timeout_s
-        self._session_timeout_s = session_timeout_s
+        self._member = member
+        self._known_as: dict[str, str] = {}
         self._message_bytes = message_bytes
         self._counts: dict[str, int] = {}
         self._handed_out = weakref.WeakSet[KafkaTransactor | KafkaSubscription]()
@@ -187,7 +186,8 @@ class KafkaBus:
             self._connect,
             topics,
             group,
-            session_timeout_s=self._session_timeout_s,
+            member=self._member,
+            known_as=self._known_as,
             timeout_s=self._timeout_s,
             on_assigned=on_assigned,
             on_revoked=on_revoked,

@@ -12,6 +12,7 @@ from aiokafka.errors import (
     BrokerResponseError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
+    InvalidSessionTimeoutError,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
@@ -19,7 +20,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from govern.bus.protocol import BusError, Fenced, MessageTooLarge, UnknownTopic
+from govern.bus.protocol import BusError, Fenced, MemberRefused, MessageTooLarge, UnknownTopic
 
 
 class TransactionAbortable(BrokerResponseError):  # type: ignore[misc]
@@ -30,10 +31,18 @@ class TransactionAbortable(BrokerResponseError):  # type: ignore[misc]
     description = "The transaction can only be aborted."
 
 
-#: What brokers answer in a transaction that aiokafka's table (0.14) has no name for, which makes it UnknownError: its
-#: codes end at 79. Brokers since 2.7 say 90 (https://kafka.apache.org/protocol#protocol_error_codes) where older ones
+class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]
+    """A newer process has joined the group with this one's instance id."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "The broker has the instance id under another member id."
+
+
+#: What brokers answer that aiokafka's table (0.14) has no name for, which makes it UnknownError: its codes end at 79.
+#: Brokers since 2.7 say 90 in a transaction (https://kafka.apache.org/protocol#protocol_error_codes) where older ones
 #: said 47, InvalidProducerEpoch; 120 is said since 3.8.
-NAMELESS: Final = {90: ProducerFenced, 120: TransactionAbortable}
+NAMELESS: Final = {82: FencedInstanceIdError, 90: ProducerFenced, 120: TransactionAbortable}
 
 for _code, _error in NAMELESS.items():
     errors.kafka_errors.setdefault(_code, _error)
@@ -59,6 +68,10 @@ async def kafka_errors(what: str, *, timeout_s: float) -> AsyncIterator[None]:
         raise Fenced.holder(what) from error
     except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
         raise too_large(what, why="the broker takes no message of this size") from error
+    except FencedInstanceIdError as error:
+        raise MemberRefused.superseded(what, str(error.args[0])) from error
+    except InvalidSessionTimeoutError as error:
+        raise MemberRefused.session_timeout(what) from error
     except UnknownTopicOrPartitionError as error:
         raise UnknownTopic.named(what) from error
     except KafkaError as error:

@@ -11,7 +11,7 @@ import asyncio
 import collections
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -21,6 +21,7 @@ from aiokafka.structs import TopicPartition
 
 from govern.bus.kafka_consumer import FETCH_WAIT_MS, message_of, stop_consumer
 from govern.bus.kafka_errors import kafka_errors
+from govern.bus.kafka_member import KafkaMember, StaticCoordinator
 from govern.bus.protocol import BusError, Fenced, Message, Partition, Rebalance
 
 #: How long the group waits for a member to poll before it takes the partitions from it, seconds.
@@ -71,11 +72,16 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         topics: Sequence[str],
         group: str,
         *,
-        session_timeout_s: float,
+        member: KafkaMember,
+        known_as: MutableMapping[str, str],
         timeout_s: float,
         on_assigned: Rebalance | None,
         on_revoked: Rebalance | None,
     ) -> Self:
+        """
+        Args:
+            known_as: group -> the member id that the broker last gave this process, kept up to date.
+        """
         consumer = AIOKafkaConsumer(
             **connect,
             group_id=group,
@@ -83,8 +89,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             partition_assignment_strategy=(RoundRobinPartitionAssignor,),
-            session_timeout_ms=int(session_timeout_s * 1000),
-            heartbeat_interval_ms=int(session_timeout_s * 1000 / 4),
+            group_instance_id=member.instance_id,
+            session_timeout_ms=int(member.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(member.session_timeout_s * 1000 / 4),
             rebalance_timeout_ms=int(REBALANCE_S * 1000),
             max_poll_interval_ms=int(_MAX_POLL_INTERVAL_S * 1000),
             fetch_max_wait_ms=FETCH_WAIT_MS,
@@ -93,6 +100,8 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with kafka_errors(group, timeout_s=timeout_s):
                 await consumer.start()
+            if member.instance_id is not None:
+                StaticCoordinator.adopt(consumer, known_as)
             # Not handed to the constructor: `start` would then wait for the other members, who may wait for us.
             consumer.subscribe(topics, listener=subscription)
         except BaseException:
@@ -106,7 +115,11 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._closed:
                 raise BusError(f"group {self._group}", why="this member has left it", fix="subscribe again")
             await self._run_callbacks()
-            if not self._rebalancing:
+            if self._rebalancing:
+                # What keeps this member from joining would else be heard of by nobody.
+                async with kafka_errors(self._group, timeout_s=self._timeout_s):
+                    self._consumer._coordinator.check_errors()
+            else:
                 # With no timeout it returns what has been fetched without ever waiting: no message can get lost
                 # between aiokafka and a caller that is cancelled.
                 async with kafka_errors(self._group, timeout_s=self._timeout_s):

@@ -106,6 +106,29 @@ class Fenced(BusError):
         )
 
 
+class MemberRefused(BusError):
+    """The group does not take this member, or no longer."""
+
+    code = "member-refused"
+    retriable = False
+
+    @classmethod
+    def superseded(cls, group: str, instance_id: str) -> Self:
+        return cls(
+            f"member {instance_id} of group {group}",
+            why="another process has joined with the same instance id after this one",
+            fix="give each process an instance id of its own, such as the pod's name, and start this one again",
+        )
+
+    @classmethod
+    def session_timeout(cls, group: str) -> Self:
+        return cls(
+            f"session timeout of group {group}",
+            why="it is not within what the broker allows",
+            fix="choose one between the broker's group.min.session.timeout.ms and group.max.session.timeout.ms",
+        )
+
+
 class UnknownTopic(BusError):
     """There is no such topic or partition."""
 

@@ -16,27 +16,44 @@ NO_SECRETS: Final = "it holds a user or a password, which would show in process 
 _SECRETS: Final = frozenset({"password", "passwd", "pass", "secret", "token"})
 
 
-def open_bus(url: str, *, client_id: str = "govern", message_bytes: int = MAX_MESSAGE_BYTES) -> Bus:
+def open_bus(
+    url: str,
+    *,
+    client_id: str = "govern",
+    message_bytes: int = MAX_MESSAGE_BYTES,
+    instance_id: str | None = None,
+    session_timeout_s: float | None = None,
+) -> Bus:
     """The bus that a URL names: `kafka://host:port[,host:port...][?tls=true&...]` or `embedded:///absolute/file.db`.
 
     The connection is made when the bus is entered. What the query may say is in `govern.bus.kafka_access`.
 
     Args:
         message_bytes: the longest message to send to Kafka.
+        instance_id: this process's name in the groups that it joins on Kafka, which it has again after a restart.
+        session_timeout_s: after how long without a sign of life its partitions go to others; None = what the bus has.
 
     Raises:
-        ConfigError: the URL names neither, or holds a password.
+        ConfigError: the URL names neither, or holds a password; a member's settings are wrong, or not for this bus.
     """
     _refuse_secrets(url, setting="bus URL")
     parts = urlsplit(url)
     if parts.scheme == "kafka" and parts.netloc:
         from govern.bus.kafka import KafkaBus
+        from govern.bus.kafka_member import SESSION_TIMEOUT_S, KafkaMember
 
         bootstrap, access = kafka_of(url)
-        return KafkaBus(bootstrap, access=access, client_id=client_id, message_bytes=message_bytes)
+        member = KafkaMember(instance_id, SESSION_TIMEOUT_S if session_timeout_s is None else session_timeout_s)
+        return KafkaBus(bootstrap, access=access, client_id=client_id, member=member, message_bytes=message_bytes)
     if parts.scheme == "embedded" and parts.path.startswith("/"):
         from govern.bus.embedded import EmbeddedBus
 
+        if instance_id is not None or session_timeout_s is not None:
+            raise ConfigError(
+                "group instance id and session timeout",
+                why="members of the embedded bus have neither",
+                fix="leave them out, or use kafka://host:port",
+            )
         return EmbeddedBus(Path(parts.path))
     raise ConfigError(
         f"bus URL {url!r}",

@@ -25,6 +25,22 @@ BusOption = Annotated[
     typer.Option("--bus", envvar="GOVERN_BUS", help="kafka://host:port or embedded:///absolute/file.db"),
 ]
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", envvar="GOVERN_NAMESPACE", help="Tenant.")]
+InstanceIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group-instance-id",
+        envvar="GOVERN_GROUP_INSTANCE_ID",
+        help="This process's name in its consumer group on Kafka; a restart under it moves no partition.",
+    ),
+]
+SessionTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--session-timeout-s",
+        envvar="GOVERN_SESSION_TIMEOUT_S",
+        help="Seconds without a sign of life after which its partitions go to others, on Kafka; 10 by default.",
+    ),
+]
 OtlpOption = Annotated[
     str | None,
     typer.Option("--otlp", envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="OTLP/HTTP collector, http://host:4318"),

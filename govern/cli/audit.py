@@ -35,10 +35,12 @@ from audit.writer import AuditWriter
 from govern.bus import open_bus
 from govern.cli._common import (
     BusOption,
+    InstanceIdOption,
     MetricsHostOption,
     MetricsPortOption,
     NamespaceOption,
     OtlpOption,
+    SessionTimeoutOption,
     run_until_signal,
     telemetry,
 )
@@ -109,6 +111,8 @@ def write(
     keys_: KeysOption = None,
     origin: OriginOption = None,
     group: Annotated[str, typer.Option(help="Consumer group, for monitoring the lag.")] = "govern-audit",
+    group_instance_id: InstanceIdOption = None,
+    session_timeout_s: SessionTimeoutOption = None,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
@@ -121,7 +125,9 @@ def write(
                 stack, "govern-audit", CollectorRegistry(), (metrics_host, metrics_port), otlp
             )
             store = stack.enter_context(opened(db, namespace, keys_folder(db, keys_), origin=origin))
-            async with open_bus(bus, client_id="govern-audit") as connection:
+            async with open_bus(
+                bus, client_id="govern-audit", instance_id=group_instance_id, session_timeout_s=session_timeout_s
+            ) as connection:
                 tracer = provider.get_tracer("govern.audit") if otlp else None
                 await AuditWriter(bus=connection, store=store, metrics=metrics, tracer=tracer, group=group).run(stop)
 

@@ -23,10 +23,12 @@ from explainers.target import Target
 from govern.bus import open_bus
 from govern.cli._common import (
     BusOption,
+    InstanceIdOption,
     MetricsHostOption,
     MetricsPortOption,
     NamespaceOption,
     OtlpOption,
+    SessionTimeoutOption,
     run_until_signal,
     telemetry,
 )
@@ -95,6 +97,8 @@ def serve_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = DEFAULT_PORT,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Compute here, too.")] = True,
+    group_instance_id: InstanceIdOption = None,
+    session_timeout_s: SessionTimeoutOption = None,
     audit_db: Annotated[
         str,
         typer.Option(
@@ -129,7 +133,15 @@ def serve_command(
                 if worker
                 else {}
             )
-            async with open_bus(bus, client_id="govern-explainer") as connection, asyncio.TaskGroup() as tasks:
+            async with (
+                open_bus(
+                    bus,
+                    client_id="govern-explainer",
+                    instance_id=group_instance_id,
+                    session_timeout_s=session_timeout_s,
+                ) as connection,
+                asyncio.TaskGroup() as tasks,
+            ):
                 inferences = None
                 if audit_db:
                     from govern.cli._audited import audited_inferences
@@ -161,6 +173,8 @@ def worker_command(
     group: Annotated[
         str, typer.Option(help="Consumer group; its workers serve the same explainers.")
     ] = "govern-explainers",
+    group_instance_id: InstanceIdOption = None,
+    session_timeout_s: SessionTimeoutOption = None,
     model_url: ModelUrlOption = "",
     model_name: ModelNameOption = "",
     model_version: ModelVersionOption = "",
@@ -177,7 +191,9 @@ def worker_command(
                 stack, "govern-explainer", CollectorRegistry(), (metrics_host, metrics_port), otlp
             )
             loaded = stack.enter_context(loaded_explainers(explainers, model_url, model_name, model_version, model))
-            async with open_bus(bus, client_id="govern-explainer") as connection:
+            async with open_bus(
+                bus, client_id="govern-explainer", instance_id=group_instance_id, session_timeout_s=session_timeout_s
+            ) as connection:
                 await ExplainWorker(
                     bus=connection,
                     namespace=namespace,

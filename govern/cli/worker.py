@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry
 from govern.bus import open_bus
 from govern.cli._common import (
     BusOption,
+    InstanceIdOption,
     MetricsHostOption,
     MetricsPortOption,
     NamespaceOption,
     OtlpOption,
+    SessionTimeoutOption,
     run_until_signal,
     telemetry,
 )
@@ -33,6 +35,8 @@ def worker(
     bus: BusOption,
     namespace: NamespaceOption = "default",
     group: Annotated[str, typer.Option(help="Consumer group; one for each set of pipelines.")] = "govern-worker",
+    group_instance_id: InstanceIdOption = None,
+    session_timeout_s: SessionTimeoutOption = None,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
@@ -56,7 +60,9 @@ def worker(
                 stack, "govern-worker", CollectorRegistry(), (metrics_host, metrics_port), otlp
             )
             reporter = Reporter(metrics, provider.get_tracer("govern.worker") if otlp else None)
-            async with open_bus(bus, client_id="govern-worker") as connection:
+            async with open_bus(
+                bus, client_id="govern-worker", instance_id=group_instance_id, session_timeout_s=session_timeout_s
+            ) as connection:
                 worker = Worker(
                     bus=connection, namespace=namespace, pipelines=pipelines, reporter=reporter, group=group
                 )

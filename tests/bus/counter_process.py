@@ -6,7 +6,6 @@ import asyncio
 import sys
 
 from govern.bus import Bus, open_bus
-from govern.bus.kafka import KafkaBus
 from tests.bus.helpers import Counter
 
 #: The shortest that the test broker allows: its group must notice soon that a member was killed.
@@ -15,7 +14,7 @@ SESSION_TIMEOUT_S = 2.0
 
 def connect(url: str) -> Bus:
     if url.startswith("kafka://"):
-        return KafkaBus(url.removeprefix("kafka://"), session_timeout_s=SESSION_TIMEOUT_S)
+        return open_bus(url, session_timeout_s=SESSION_TIMEOUT_S)
     return open_bus(url)
 
 

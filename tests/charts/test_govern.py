@@ -134,6 +134,17 @@ def test_the_worker_runs_its_pipelines_from_the_volume(objects: Objects) -> None
     assert {"name": "data", "persistentVolumeClaim": {"claimName": "income"}} in pod["volumes"]
 
 
+def test_workers_with_names_are_a_stateful_set(render: Render) -> None:
+    values = copy.deepcopy(VALUES)
+    values["worker"]["staticMembership"] = {"enabled": True}
+    workers = next(one for one in render(CHART, values) if one["metadata"]["name"] == "demo-govern-worker")
+    assert (workers["kind"], workers["spec"]["podManagementPolicy"]) == ("StatefulSet", "Parallel")
+    assert "strategy" not in workers["spec"]
+    environment = _env(workers["spec"]["template"]["spec"]["containers"][0])
+    assert environment["GOVERN_GROUP_INSTANCE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert environment["GOVERN_SESSION_TIMEOUT_S"] == "45"
+
+
 def test_seldons_topics_have_one_reader_with_its_file(objects: Objects) -> None:
     reader = objects["Deployment", "demo-govern-seldon-topics"]["spec"]
     assert (reader["replicas"], reader["strategy"]["type"]) == (1, "Recreate")
@@ -209,6 +220,10 @@ def test_parts_can_be_left_out(render: Render) -> None:
         ({"image": {"repository": ""}}, "/image/repository"),
         ({"bus": "embedded:///bus.db"}, "/bus"),
         ({"worker": {"enabled": True, "pipelines": []}}, "/worker/pipelines"),
+        (
+            {"worker": {**VALUES["worker"], "staticMembership": {"sessionTimeoutSeconds": 1}}},
+            "/worker/staticMembership/sessionTimeoutSeconds",
+        ),
         ({"seldonTopics": {"enabled": True}}, "/seldonTopics/volume"),
         ({"sink": {"enabled": True}}, "/sink/volume"),
         ({"audit": {**VALUES["audit"], "keys": {"secret": {"secretName": "keys"}}}}, "/audit/keys"),
@@ -220,6 +235,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
         "no image",
         "embedded bus",
         "no pipeline",
+        "no session",
         "no file",
         "no file of the sink",
         "keys from a secret",

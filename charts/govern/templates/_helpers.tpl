@@ -25,13 +25,14 @@ One component as a Deployment: (dict "root" $ "component" "worker" "replicas" 1 
 "env" (list ...) "port" 8080 "volume" {...} "mountPath" "/etc/govern" "writable" true "settings" .Values.worker).
 A command of the mirror has its metrics' address among its `args`, and says so: "mirror" true. "spool" "512Mi" is memory
 that the containers share, "sidecar" another dictionary like this one, of a container that starts first and ends last.
-A component that shows health and metrics on the port that it serves names that "portName".
+A component that shows health and metrics on the port that it serves names that "portName". With "static" 45 it is a
+StatefulSet, whose pods are members of their consumer group by their names for that many seconds after they end.
 Only the components differ; how a pod of govern is secured, probed and ended is written here once.
 */}}
 {{- define "govern.deployment" -}}
 {{- $values := .root.Values -}}
 apiVersion: apps/v1
-kind: Deployment
+kind: {{ ternary "StatefulSet" "Deployment" (hasKey . "static") }}
 metadata:
   name: {{ include "govern.name" .root }}-{{ .component }}
   labels: {{- include "govern.labels" . | nindent 4 }}
@@ -39,8 +40,14 @@ spec:
   replicas: {{ .replicas }}
   selector:
     matchLabels: {{- include "govern.selector" . | nindent 6 }}
+  {{- if hasKey . "static" }}
+  # No pod waits for another one, and none is called by its name.
+  podManagementPolicy: Parallel
+  serviceName: ""
+  {{- else }}
   strategy:
     type: {{ .strategy | default "RollingUpdate" }}
+  {{- end }}
   template:
     metadata:
       labels: {{- include "govern.labels" . | nindent 8 }}
@@ -94,6 +101,10 @@ spec:
     {{- if not .mirror }}
     - {name: GOVERN_METRICS_HOST, value: "0.0.0.0"}
     - {name: GOVERN_METRICS_PORT, value: {{ $values.monitoring.metricsPort | quote }}}
+    {{- end }}
+    {{- with .static }}
+    - {name: GOVERN_GROUP_INSTANCE_ID, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: GOVERN_SESSION_TIMEOUT_S, value: {{ . | quote }}}
     {{- end }}
     {{- with $values.otlpEndpoint }}
     - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
