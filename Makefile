@@ -56,6 +56,10 @@ test-peers: .venv/.ready .venv-peers/.ready .venv-peers-kserve/.ready ## Capture
 e2e: system .venv/.ready ## Only the whole-system runs.
 	.venv/bin/python -m pytest -m e2e $(PYTEST_FLAGS)
 
+.PHONY: storm
+storm: system .venv/.ready ## Kill one of three workers on Kafka, a hundred times (KILLS=n): every verdict once.
+	GOVERN_STORM_KILLS=$(or $(KILLS),100) .venv/bin/python -m pytest tests/runtime/test_storm.py -m kafka --capture=no $(PYTEST_FLAGS)
+
 .PHONY: lint
 lint: .venv/.ready ## Style, types, import contracts.
 	.venv/bin/ruff format --check .

@@ -21,20 +21,25 @@ from govern.bus import open_bus
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
+from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
 
 #: Of Linux's <sys/prctl.h>: the signal that a process gets when its parent is gone.
 PR_SET_PDEATHSIG = 1
+#: On Kafka: how long a killed worker keeps its partitions from the others.
+SESSION_TIMEOUT_S = 2.0
 
 
 async def work(pipelines: list[LoadedPipeline], url: str, namespace: str) -> None:
-    async with open_bus(url, client_id="govern-worker") as bus:
+    session_timeout_s = SESSION_TIMEOUT_S if url.startswith("kafka:") else None
+    async with open_bus(url, client_id="govern-worker", session_timeout_s=session_timeout_s) as bus:
         reporter = Reporter(Metrics(CollectorRegistry()))
         await Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=reporter).run(asyncio.Event())
 
 
 def main() -> None:
     file, url, namespace = sys.argv[1:]
+    configure(level="INFO", json=True)
     pipelines = load(Path(file))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
     prctl = ctypes.CDLL(None).prctl
