@@ -20,6 +20,7 @@ Stream = Literal[
     "dead-letter",
     "checkpoints",
     "positions",
+    "routers",
 ]
 
 #: A week: long enough to replay after an incident, bounded on disk. The audit store keeps what must last.
@@ -50,7 +51,8 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
     """All topics of a namespace.
 
     `inferences` and `checkpoints` have the same number of partitions: the state of inference partition p is kept
-    in checkpoint partition p. `positions` (the shippers' places in their spools) has one.
+    in checkpoint partition p. `positions` (the shippers' places in their spools) and `routers` (what routers learned)
+    have one.
     """
 
     def log(stream: Stream, count: int) -> TopicSpec:
@@ -67,6 +69,7 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
         log("dead-letter", 1),
         TopicSpec(name=topic(namespace, "checkpoints"), partitions=partitions, compacted=True),
         TopicSpec(name=topic(namespace, "positions"), partitions=1, compacted=True),
+        TopicSpec(name=topic(namespace, "routers"), partitions=1, compacted=True),
     )
 
 

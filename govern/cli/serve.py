@@ -63,6 +63,10 @@ def serve_command(
         typer.Option(envvar="GOVERN_BUS", help="Where the feedback is that routers learn from: kafka://host:port."),
     ] = None,
     namespace: NamespaceOption = "default",
+    name: Annotated[
+        str,
+        typer.Option(envvar="GOVERN_SERVE_NAME", help="The server's; under it is kept what its routers have learned."),
+    ] = "serve",
     at_once: Annotated[int, typer.Option(min=1, help="Calls that are computed at once.")] = AT_ONCE,
     max_bytes: Annotated[int, typer.Option(min=1, help="Longest request, in bytes.")] = MAX_BYTES,
     metrics_host: MetricsHostOption = "127.0.0.1",
@@ -93,7 +97,7 @@ def serve_command(
             repository = Repository(sources)
             calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
-            async with connections, _learning(bus, namespace, repository), _grpc(grpc, repository, calls):
+            async with connections, _learning(bus, namespace, name, repository), _grpc(grpc, repository, calls):
                 listening.listen()  # so that whoever reads the next line and calls at once waits, and is answered
                 typer.echo(f"serving {', '.join(repository) or 'nothing'} on http://{host}:{port}", err=True)
                 await serve(create_app(repository, calls), listening, stop)
@@ -102,11 +106,11 @@ def serve_command(
 
 
 @asynccontextmanager
-async def _learning(bus: str | None, namespace: str, repository: Repository) -> AsyncIterator[None]:
+async def _learning(bus: str | None, namespace: str, name: str, repository: Repository) -> AsyncIterator[None]:
     """Routers learn from feedback while the block runs."""
 
     def learners() -> list[FlowModel]:
-        return [model for model in repository.values() if isinstance(model, FlowModel) and model.learns]
+        return [model for model in repository.values() if isinstance(model, FlowModel) and model.routers]
 
     if not learners():
         yield
@@ -119,7 +123,7 @@ async def _learning(bus: str | None, namespace: str, repository: Repository) -> 
             fix="set GOVERN_BUS or --bus, or choose the strategy `weighted`",
         )
     following = asyncio.create_task(
-        follow_feedback(lambda: open_bus(bus, client_id="govern-serve"), namespace, learners)
+        follow_feedback(lambda: open_bus(bus, client_id="govern-serve"), namespace, name, learners)
     )
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from govern.runtime.flow.model import DEFAULT_DEADLINE_S, FlowModel
 from govern.runtime.flow.steps.combiner import Combiner
 from govern.runtime.flow.steps.detector import InlineDetector
 from govern.runtime.flow.steps.rest_model import RestModel
-from govern.runtime.flow.steps.router import Memory, Router
+from govern.runtime.flow.steps.router import Router
 from govern.runtime.flow.steps.transformer import transformer
 from govern.runtime.loader import read_detector
 from govern.runtime.serving.names import model_name
@@ -52,7 +52,6 @@ def flow_model(
     pipeline: Pipeline,
     folder: Path,
     *,
-    memories: Mapping[str, Memory] | None = None,
     deadline_s: float = DEFAULT_DEADLINE_S,
 ) -> FlowModel:
     """A pipeline that was checked, as a model.
@@ -62,7 +61,6 @@ def flow_model(
 
     Args:
         folder: what the file's paths are relative to.
-        memories: router step -> what one before it had learned.
 
     Raises:
         GovernError: as `load_models`.
@@ -72,18 +70,16 @@ def flow_model(
     steps: dict[str, Step] = {}
     one = graph(pipeline)
     for node in one.steps:
-        step = _step(node, pipeline, folder, connections, memories or {})
+        step = _step(node, pipeline, folder, connections)
         if step is not None:
             steps[node.name] = step
-        if isinstance(step, Router):
+        if isinstance(step, Router) and step.learns:
             routers.append(step)
     flow = Flow(one, steps)
     return FlowModel(flow, metadata(flow), routers=routers, resources=connections.stack, deadline_s=deadline_s)
 
 
-def _step(
-    node: Node, pipeline: Pipeline, folder: Path, connections: _Connections, memories: Mapping[str, Memory]
-) -> Step | None:
+def _step(node: Node, pipeline: Pipeline, folder: Path, connections: _Connections) -> Step | None:
     spec = node.step
     assert spec is not None, "entry and exit are no steps"
     if spec.model is not None and spec.model.url is not None:
@@ -91,7 +87,7 @@ def _step(
     if spec.transformer is not None:
         return transformer(node.name, spec.transformer)
     if spec.router is not None:
-        return Router(node.name, spec.router, memory=memories.get(node.name))
+        return Router(node.name, spec.router)
     if spec.combiner is not None:
         return Combiner(spec.combiner)
     if spec.detector is not None and node.kind != "drift":

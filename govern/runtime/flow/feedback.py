@@ -1,4 +1,4 @@
-"""What requests were worth, read from the bus for the routers that learn from it."""
+"""What requests were worth, read from the bus for the routers that learn from it, and what they learned, kept there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from govern.bus import Bus
-from govern.bus.protocol import BusError, Message, Partition, UnknownTopic
+from govern.bus.protocol import BusError, Fenced, Message, Partition, UnknownTopic
 from govern.bus.topics import topic
 from govern.codecs import cloudevents
 from govern.errors import GovernError
 from govern.record import Feedback
+from govern.runtime.flow.learned import Learned
 from govern.runtime.flow.model import FlowModel
 from govern.telemetry.logging import get_logger
 
@@ -24,22 +25,31 @@ log = get_logger("govern.serve")
 
 
 async def follow_feedback(
-    open_bus: Callable[[], Bus], namespace: str, models: Callable[[], Iterable[FlowModel]]
+    open_bus: Callable[[], Bus], namespace: str, server: str, models: Callable[[], Iterable[FlowModel]]
 ) -> None:
-    """Tell the models each feedback of a namespace that comes from now on, until cancelled.
+    """Tell the models each feedback of a namespace, and keep what their routers learn of it, until cancelled.
 
-    Each server reads all of it: which routes a request took is known where it was routed. Nothing is committed; a
-    server that starts anew begins to learn anew.
+    Each server reads all of it: which routes a request took is known where it was routed. One that starts under the
+    name of another goes on where that one was, however it ended: what it had learned, the routes of its requests and
+    its place in the feedback are one transaction. A name's first server begins with the feedback from now on.
 
     Args:
         open_bus: a new connection; while there is none it is tried again, and requests are routed meanwhile.
+        server: its name. A newer one of the same name lets this one learn for itself alone.
         models: those that are served at the moment.
     """
-    places: dict[Partition, int] = {}
+    follower = _Follower(namespace, server, models)
     while True:
         try:
             async with open_bus() as bus:
-                await _follow(bus, topic(namespace, "feedback"), places, models)
+                await follower.run(bus)
+        except Fenced:
+            follower.keeps = False
+            log.error(
+                "what routers learn from now on is not kept",
+                why=f"another server has the name {server}",
+                fix="give each server a name of its own (--name)",
+            )
         except BusError as error:
             if not error.retriable and not isinstance(error, UnknownTopic):
                 raise
@@ -47,18 +57,39 @@ async def follow_feedback(
         await asyncio.sleep(_AWAY_S)
 
 
-async def _follow(bus: Bus, name: str, places: dict[Partition, int], models: Callable[[], Iterable[FlowModel]]) -> None:
-    partitions = [Partition(name, number) for number in range(await bus.partitions(name))]
-    for each in partitions:
-        if each not in places:
-            places[each] = await bus.end_offset(each)
-    log.info("routers learn from feedback", topic=name)
-    while True:
+class _Follower:
+    def __init__(self, namespace: str, server: str, models: Callable[[], Iterable[FlowModel]]) -> None:
+        self._feedback = topic(namespace, "feedback")
+        self._table = Partition(topic(namespace, "routers"), 0)
+        self._transactional_id = f"govern-serve.{namespace}.{server}"
+        self._server = server
+        self._models = models
+        self._learned: Learned | None = None
+        self.keeps = True
+
+    async def run(self, bus: Bus) -> None:
+        """Follow until the bus fails. What was learned and not kept by then is kept by the next run."""
+        transactor = await bus.transactor(self._transactional_id) if self.keeps else None
+        if self._learned is None:
+            self._learned = Learned(self._server, await bus.read_table(self._table))
+        learned = self._learned
+        partitions = [Partition(self._feedback, number) for number in range(await bus.partitions(self._feedback))]
         for each in partitions:
-            for message in await bus.read(each, places[each]):
-                _tell(message, models())
-                places[each] = message.offset + 1
-        await asyncio.sleep(LOOK_EVERY_S)
+            if each.partition not in learned.places:
+                learned.move(each, await bus.end_offset(each))
+        log.info("routers learn from feedback", topic=self._feedback)
+        while True:
+            learned.meet(self._models())
+            for each in partitions:
+                for message in await bus.read(each, learned.places[each.partition]):
+                    _tell(message, self._models())
+                    learned.move(each, message.offset + 1)
+            messages = learned.messages()
+            if messages and transactor is not None:
+                async with transactor.transaction() as transaction:
+                    await transaction.publish(self._table.topic, messages)
+            learned.written()
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _tell(message: Message, models: Iterable[FlowModel]) -> None:

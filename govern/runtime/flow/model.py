@@ -88,9 +88,9 @@ class FlowModel:
         return await self._flow.run(inputs, request_id=request_id or uuid7(), deadline_s=self._deadline_s)
 
     @property
-    def learns(self) -> bool:
-        """Whether it has a router that feedback teaches."""
-        return bool(self._routers)
+    def routers(self) -> Sequence[Router]:
+        """Those that feedback teaches."""
+        return self._routers
 
     def learn(self, feedback: Feedback) -> bool:
         """Tell the routers what a request was worth; whether one of them had routed it and now knows more."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,10 +16,11 @@ from govern.errors import BadInput, ConfigError
 from govern.pipeline.spec import CombinerSpec, Route, RouterSpec, TransformerSpec
 from govern.record import Feedback
 from govern.runtime.flow import Call, Flow, FlowModel, Part
-from govern.runtime.flow.steps import router as router_module
+from govern.runtime.flow.steps import open_routes
 from govern.runtime.flow.steps.bandit import Bandit, choose
 from govern.runtime.flow.steps.combiner import Combiner
-from govern.runtime.flow.steps.router import Memory, Router
+from govern.runtime.flow.steps.open_routes import OpenRoutes
+from govern.runtime.flow.steps.router import Router
 from govern.runtime.flow.steps.transformer import BadReturn, transformer
 from govern.runtime.serving.model import ModelMetadata
 from tests.runtime.flow.conftest import graph_of, tensors
@@ -90,9 +93,9 @@ def test_weights_are_shares_and_a_route_of_weight_0_is_closed() -> None:
 @given(st.sampled_from(["weighted", "epsilon-greedy", "thompson"]), st.integers(0, 9), st.text(max_size=5))
 def test_a_route_follows_from_seed_request_and_what_was_learned(strategy: str, seed: int, request_id: str) -> None:
     known = Bandit().update("r0", 1.0).update("r1", 0.5)
-    again = Memory.decode(Memory(bandit=known, routes={"q": "r1"}).encode())
-    assert again == Memory(bandit=known, routes={"q": "r1"})
-    one, two = (choose(spec(strategy, seed=seed), each, ("router", request_id)) for each in (known, again.bandit))
+    again = msgspec.json.decode(msgspec.json.encode(known), type=Bandit)
+    assert again == known
+    one, two = (choose(spec(strategy, seed=seed), each, ("router", request_id)) for each in (known, again))
     assert one == two
 
 
@@ -113,7 +116,7 @@ async def test_a_bandit_finds_the_better_route_by_feedback(strategy: str, least:
         reward = float(random.random() < {"r0": 0.3, "r1": 0.6}[tensor.name])
         assert router.learn(Feedback(request_id=f"{at}", reward=reward))
     assert routes["r1"] > least
-    assert router.memory.routes == {}
+    assert router.state().keys() == {"bandit"}
 
 
 async def test_feedback_is_learned_once_and_only_for_requests_that_were_routed() -> None:
@@ -124,18 +127,46 @@ async def test_feedback_is_learned_once_and_only_for_requests_that_were_routed()
     assert not router.learn(Feedback(request_id="r", label="approved"))
     with pytest.raises(BadInput, match=r"reward 7: .*between 0 and 1"):
         router.learn(Feedback(request_id="r", reward=7.0))
-    successor = Router("choose", spec("thompson"), memory=router.memory)
+    successor = Router("choose", spec("thompson"))
+    successor.restore(router.state())
     assert successor.learn(Feedback(request_id="r", reward=1.0))
     assert not successor.learn(Feedback(request_id="r", reward=1.0))
-    assert successor.memory.bandit == Bandit(rewards={tensor.name: 1}, total={tensor.name: 1.0})
+    assert successor.bandit == Bandit(rewards={tensor.name: 1}, total={tensor.name: 1.0})
 
 
-async def test_what_a_router_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router_module, "OPEN_REQUESTS_MAX", 2)
-    router = Router("choose", spec("thompson"))
+def test_what_a_router_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_routes, "OPEN_REQUESTS_MAX", 2)
+    routes = OpenRoutes()
     for request_id in ("a", "b", "a", "c"):
-        await router(call(fp([1]), request_id=request_id))
-    assert list(router.memory.routes) == ["a", "c"]
+        routes.put(request_id, "r0")
+    assert [routes.get(request_id) for request_id in ("a", "b", "c")] == ["r0", None, "r0"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["put", "remove", "keep", "restart"])), max_size=60))
+def test_what_is_kept_of_open_routes_is_what_is_remembered(steps: list[tuple[int, str]]) -> None:
+    """A table of the changes, each written when it is asked for, restores all that was put before the last of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_routes, "CHUNK", 3)
+        routes, table = OpenRoutes(), dict[int, dict[str, str]]()
+        remembered: dict[str, str] = {}
+        for at, (request, what) in enumerate(steps):
+            if what == "put":
+                routes.put(f"{request}", f"r{at}")
+                remembered.pop(f"{request}", None)
+                remembered[f"{request}"] = f"r{at}"
+            elif what == "remove":
+                routes.remove(f"{request}")
+                remembered.pop(f"{request}", None)
+            else:
+                changed = routes.changed()
+                table = {n: chunk for n, chunk in (table | changed).items() if chunk is not None}
+            if what == "restart":
+                routes = OpenRoutes()
+                routes.put("early", "r")
+                routes.restore(table)
+                remembered["early"] = "r"
+            assert {one: route for chunk in routes.chunks().values() for one, route in chunk.items()} == remembered
+            assert all(len(chunk) <= 3 for chunk in routes.chunks().values())
 
 
 async def test_a_model_hands_feedback_to_its_routers() -> None:
@@ -151,7 +182,7 @@ async def test_a_model_hands_feedback_to_its_routers() -> None:
     flow = Flow(graph_of(text), {"choose": router, "left": left, "right": right})
     model = FlowModel(flow, ModelMetadata(name="p", inputs=(), outputs=()), routers=[router])
     (answer,) = await model.infer(tensors(x=1), request_id="asked")
-    assert router.memory.routes == {"asked": {"left": "r0", "right": "r1"}[answer.name]}
+    assert json.loads(router.state()["0"]) == {"asked": {"left": "r0", "right": "r1"}[answer.name]}
     assert model.learn(Feedback(request_id="asked", reward=1.0))
 
 

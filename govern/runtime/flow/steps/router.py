@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -13,27 +13,10 @@ from govern.pipeline.spec import RouterSpec
 from govern.record import Feedback
 from govern.runtime.flow.message import Call
 from govern.runtime.flow.steps.bandit import Bandit, choose
+from govern.runtime.flow.steps.open_routes import OpenRoutes
 
-#: Requests whose reward may still come, the oldest forgotten first: what a router remembers is bounded.
-OPEN_REQUESTS_MAX: Final = 100_000
-
-
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a router knows, to be kept and handed to the next one.
-
-    Attributes:
-        routes: request id -> the route that it took, oldest first; until its reward has come.
-    """
-
-    bandit: Bandit = Bandit()
-    routes: dict[str, str] = {}
-
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Memory:
-        return msgspec.json.decode(data, type=cls)
+#: The part of a router's state that says what its routes were worth; the others are chunks of open routes, by number.
+_BANDIT: Final = "bandit"
 
 
 class Router:
@@ -42,24 +25,25 @@ class Router:
     The route follows from the strategy's seed, the request's id, the visit, and the rewards that were learned before.
     """
 
-    def __init__(self, name: str, spec: RouterSpec, *, memory: Memory | None = None) -> None:
-        memory = memory or Memory()
+    def __init__(self, name: str, spec: RouterSpec) -> None:
         self.name = name
         self._spec = spec
-        self._bandit = memory.bandit
-        self._routes = OrderedDict(memory.routes)
+        self._bandit = Bandit()
+        self._kept = self._bandit
+        self._routes = OpenRoutes()
 
     @property
-    def memory(self) -> Memory:
-        return Memory(bandit=self._bandit, routes=dict(self._routes))
+    def learns(self) -> bool:
+        return self._spec.strategy != "weighted"
+
+    @property
+    def bandit(self) -> Bandit:
+        return self._bandit
 
     async def __call__(self, call: Call, /) -> list[Tensor]:
         route = choose(self._spec, self._bandit, (self.name, call.request_id, call.visit))
-        if self._spec.strategy != "weighted":
-            self._routes[call.request_id] = route
-            self._routes.move_to_end(call.request_id)
-            if len(self._routes) > OPEN_REQUESTS_MAX:
-                self._routes.popitem(last=False)
+        if self.learns:
+            self._routes.put(call.request_id, route)
         return [Tensor(route, "BOOL", np.ones(1, dtype=np.bool_))]
 
     def learn(self, feedback: Feedback) -> bool:
@@ -75,5 +59,27 @@ class Router:
         if route is None or (feedback.label and not feedback.reward):
             return False
         self._bandit = self._bandit.update(route, feedback.reward)
-        del self._routes[feedback.request_id]
+        self._routes.remove(feedback.request_id)
         return True
+
+    def state(self) -> dict[str, bytes]:
+        """All that it knows, in parts that `restore` of the next one takes."""
+        chunks = {str(number): msgspec.json.encode(chunk) for number, chunk in self._routes.chunks().items()}
+        return {_BANDIT: msgspec.json.encode(self._bandit), **chunks}
+
+    def changed(self) -> dict[str, bytes | None]:
+        """The parts that have changed since the last call; None = there is no such part any more."""
+        parts: dict[str, bytes | None] = {
+            str(number): None if chunk is None else msgspec.json.encode(chunk)
+            for number, chunk in self._routes.changed().items()
+        }
+        if self._bandit is not self._kept:
+            self._kept = self._bandit
+            parts[_BANDIT] = msgspec.json.encode(self._bandit)
+        return parts
+
+    def restore(self, state: Mapping[str, bytes]) -> None:
+        """Go on from what one before it knew; requests that were routed meanwhile stay open."""
+        self._bandit = self._kept = msgspec.json.decode(state.get(_BANDIT, b"{}"), type=Bandit)
+        chunks = {int(part): data for part, data in state.items() if part != _BANDIT}
+        self._routes.restore({at: msgspec.json.decode(data, type=dict[str, str]) for at, data in chunks.items()})
