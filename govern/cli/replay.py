@@ -17,9 +17,10 @@ from rich.console import Console
 from govern import record as records
 from govern.bus import Bus, open_bus
 from govern.bus.topics import topic
+from govern.cli._bounds import Bounds
 from govern.cli._common import EXIT_FAILURE, BusOption, NamespaceOption, run
 from govern.codecs import cloudevents
-from govern.errors import BadInput, NotFound
+from govern.errors import NotFound
 from govern.ids import uuid7
 from govern.record import Access, Verdict
 from govern.runtime.loader import load
@@ -35,8 +36,10 @@ def replay(
     files: Annotated[list[Path], typer.Argument(help="Pipeline files (YAML), with the artifacts that judged.")],
     bus: BusOption,
     namespace: NamespaceOption = "default",
-    since: Annotated[str, typer.Option("--from", help="Windows that ended at this time (RFC 3339) or later.")] = "",
-    until: Annotated[str, typer.Option("--to", help="Windows that ended before this time (RFC 3339).")] = "",
+    since: Annotated[
+        str, typer.Option("--from", help="Windows that ended here or later: a time (RFC 3339), or partition:offset.")
+    ] = "",
+    until: Annotated[str, typer.Option("--to", help="Windows that ended before this time or place.")] = "",
     ids: Annotated[
         list[str] | None, typer.Option("--id", help="Only the verdict of this id, or how it begins.")
     ] = None,
@@ -48,15 +51,11 @@ def replay(
     A difference is explained: another detector, rows that retention has deleted, bodies that cannot be read, or the
     fields and both their values. That you looked goes on record.
     """
-    first, last = _time_ns(since, "--from"), _time_ns(until, "--to")
+    bounds = Bounds.read(since, until)
     pipelines = {loaded.plan.name: loaded for file in files for loaded in load(file)}
 
     def wanted(verdict: Verdict) -> bool:
-        return (
-            (first is None or verdict.window.t_last >= first)
-            and (last is None or verdict.window.t_last < last)
-            and (not ids or any(verdict.id.startswith(one) for one in ids))
-        )
+        return bounds.hold(verdict.window) and (not ids or any(verdict.id.startswith(one) for one in ids))
 
     async def work() -> None:
         outcomes: Counter[str] = Counter()
@@ -82,18 +81,6 @@ def replay(
             raise typer.Exit(EXIT_FAILURE)
 
     run(work())
-
-
-def _time_ns(text: str, option: str) -> int | None:
-    if not text:
-        return None
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadInput(f"{option} {text}", why=str(error), fix="write it as 2026-11-25T09:00:00Z") from error
-    if when.tzinfo is None:
-        raise BadInput(f"{option} {text}", why="it names no time zone", fix=f"write {text}Z for UTC")
-    return int(when.replace(microsecond=0).timestamp()) * _NS + when.microsecond * 1000
 
 
 def _tell(one: Replayed) -> None:

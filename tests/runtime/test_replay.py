@@ -233,6 +233,14 @@ def test_the_command_replays_a_range_and_says_what_differs(
     ] * 3
     assert {one["digest"] for one in lines} <= {verdict_digest(one) for one in recorded}
 
+    code, said = govern(*words, "--from", "0:60", "--to", "0:100", "--json")
+    inside = {one.id for one in recorded if 60 <= one.window.last_offset < 100}
+    assert code == 0
+    assert inside
+    assert {json.loads(line)["id"] for line in said.splitlines()} == inside
+    with pytest.raises(NotFound):
+        govern(*words, "--from", "1:0")  # of a partition in which nothing was judged
+
     forged = replace(recorded[0], id="forged", alarm=not recorded[0].alarm)
 
     async def publish_and_look() -> list[Access]:
@@ -245,6 +253,7 @@ def test_the_command_replays_a_range_and_says_what_differs(
     assert [(one.action, one.subject.split(" ")[0]) for one in looked] == [
         ("replay", str(len(recorded))),
         ("replay", str(len(lines))),
+        ("replay", str(len(inside))),
     ]
     code, said = govern(*words, "--id", "forged", "--id", recorded[0].id)
     assert code == 1
@@ -265,6 +274,8 @@ def test_times_without_a_zone_and_ranges_without_verdicts_are_refused(
         govern(*words, "--from", "2026-11-25T09:00:00")
     with pytest.raises(BadInput, match="--to yesterday"):
         govern(*words, "--to", "yesterday")
+    with pytest.raises(BadInput, match="two partitions"):
+        govern(*words, "--from", "0:10", "--to", "1:20")
     with pytest.raises(NotFound, match="verdicts of namespace"):
         govern(*words)
 
@@ -282,7 +293,7 @@ def test_the_examples_as_the_page_shows_them(embedded_url: str, unique: str, fil
             await bus.publish(topic(unique, "verdicts"), [to_message(altered, source="/test")])
 
     asyncio.run(play())
-    for block, said, status in zip(blocks(""), blocks("text"), (0, 1), strict=True):
+    for block, said, status in zip(blocks(""), blocks("text"), (0, 0, 1), strict=True):
         shown = block.replace("embedded:///tmp/bus.db", embedded_url).replace("pipeline.yaml", str(file))
         code, output = govern(*shlex.split(shown)[2:], "--namespace", unique)
         assert (code, output.replace(unique, "default")) == (status, said)
