@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import httpx
 import msgspec
 import pytest
@@ -16,16 +17,22 @@ import pytest
 from govern.bus import Bus, Partition, open_bus
 from govern.bus.protocol import Outgoing
 from govern.bus.topics import specs, topic
-from govern.codecs import v2
+from govern.codecs import open_inference_pb2 as pb
+from govern.codecs import v2, v2_grpc
 from govern.codecs.cloudevents import to_message
 from govern.record import Feedback
 from govern.runtime.flow import feedback as feedback_module
 from govern.runtime.flow.build import load_models
 from govern.runtime.flow.feedback import follow_feedback
+from govern.runtime.flow.sources import flow_sources
 from govern.runtime.flow.steps.bandit import Bandit
+from govern.runtime.serving.calls import Calls
+from govern.runtime.serving.grpc_server import serving as serving_grpc
+from govern.runtime.serving.repository import Repository
 from tests.runtime.conftest import Fitted
 from tests.runtime.flow.conftest import numbers, tensors
 from tests.runtime.serving.conftest import address, served
+from tests.runtime.serving.test_grpc import call
 from tests.services.process import Process, ServiceError
 
 SAME = "transformer: {callable: 'builtins:dict'}"
@@ -67,6 +74,30 @@ def test_a_pipeline_is_one_model(serving: Process) -> None:
         assert "pipeline 'choice' has no output for this request" in response.json()["error"]
     serving.terminate()
     assert serving.wait() == 0
+
+
+async def test_a_pipeline_is_one_model_over_grpc_too(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(PIPELINE)
+    async with AsyncExitStack() as stack:
+        repository = Repository(flow_sources(file, stack))
+        port = await stack.enter_async_context(serving_grpc(repository, Calls(), "127.0.0.1", 0))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+
+        async def ask(*names: str) -> dict[str, float]:
+            encoded = v2_grpc.encode_request(tensors(**dict.fromkeys(names, 3)), model="choice", request_id="r")
+            answer = await call(channel, "ModelInfer", pb.ModelInferRequest.FromString(encoded))
+            assert (answer.model_name, answer.id) == ("choice", "r")
+            (decoded,) = v2_grpc.decode_responses(answer.SerializeToString(), "application/protobuf")
+            return numbers(decoded.outputs)
+
+        described = await call(channel, "ModelMetadata", pb.ModelMetadataRequest(name="choice"))
+        assert described.platform == "govern_pipeline"
+        assert await ask("x", "small") == {"x": 3}
+        assert await ask("x", "big") == {"y": 3}
+        with pytest.raises(grpc.aio.AioRpcError, match="pipeline 'choice' has no output for this request") as caught:
+            await ask("x")
+        assert caught.value.code() == grpc.StatusCode.INTERNAL
 
 
 LEARNING = f"""
