@@ -26,6 +26,7 @@ _NAMESPACE = '{namespace=~"$namespace"}'
 _SERVICE = '{namespace=~"$namespace",service=~"$service"}'
 _MODEL = '{namespace=~"$namespace",service=~"$service",model=~"$model"}'
 _JUDGED = '{namespace=~"$namespace",service=~"$service",model=~"$model",pipeline=~"$pipeline"}'
+_PIPELINE = '{namespace=~"$namespace",pipeline=~"$pipeline"}'
 _RATE = "[$__rate_interval]"
 _RANGE = "[$__range]"
 
@@ -94,6 +95,7 @@ def _rows() -> list[tuple[str, list[PanelBuilder]]]:
         ("Traffic and latency", _traffic()),
         ("CloudEvents sink", _sink()),
         ("Freshness and lag", _freshness()),
+        ("Pipelines side by side", _pipelines()),
         ("Served steps", _served()),
         ("Explanations and audit", _audit()),
     ]
@@ -418,6 +420,44 @@ def _freshness() -> list[PanelBuilder]:
             ),
             unit="cps",
             span=8,
+        ),
+    ]
+
+
+def _pipelines() -> list[PanelBuilder]:
+    return [
+        lines(
+            "Lag by pipeline",
+            "Records before each pipeline. All lines rise together: the workers are too few. One line rises alone: "
+            "that pipeline needs longer than its records come, and the others go on without it.",
+            query(
+                f"sum by (namespace, pipeline) (govern_pipeline_lag_records{_PIPELINE})", "{{namespace}} {{pipeline}}"
+            ),
+        ),
+        lines(
+            "Time judging by pipeline",
+            "Seconds a second that the workers read and judge for each pipeline, added over workers. The top line is "
+            "what to make cheaper, or to give workers of its own.",
+            query(
+                f"sum by (namespace, pipeline) (rate(govern_pipeline_judging_seconds_total{_PIPELINE}{_RATE}))",
+                "{{namespace}} {{pipeline}}",
+            ),
+            unit="s",
+        ),
+        lines(
+            "At one pipeline without a break",
+            "How long a worker has been in the code of a pipeline's steps. A line that climbs and does not come down "
+            "is a detector that hangs.",
+            query(
+                f"max by (namespace, pipeline) (govern_pipeline_turn_seconds{_PIPELINE})", "{{namespace}} {{pipeline}}"
+            ),
+            unit="s",
+        ),
+        lines(
+            "Paused partitions",
+            "Partitions of which the workers hold as much as they keep in memory, so that they fetch no more for now. "
+            "Above 0 for long: the workers are too few, or one pipeline too slow.",
+            query(f"sum by (namespace) (govern_worker_paused_partitions{_NAMESPACE})", "{{namespace}}"),
         ),
     ]
 

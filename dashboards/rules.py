@@ -84,6 +84,19 @@ ALERTS = (
         "govern.{{ $labels.namespace }}.dead-letter, each with its reason.",
     ),
     Alert(
+        name="GovernPipelineLagging",
+        # Summed over workers, each of which is behind on partitions of its own; the least of ten minutes, so that a
+        # burst that is being worked off does not ring.
+        expr="sum by (namespace, pipeline) (min_over_time(govern_pipeline_lag_records[10m])) > 1000 "
+        "or max by (namespace, pipeline) (govern_pipeline_turn_seconds) > 60",
+        hold="5m",
+        severity="warning",
+        runbook="pipeline-lagging",
+        summary="Pipeline {{ $labels.pipeline }} of {{ $labels.namespace }} does not keep up",
+        description="It has been more than 1,000 records behind for ten minutes, or one of its steps has been at one "
+        "piece of work for more than a minute. Its verdicts come late; those of other pipelines do not wait for it.",
+    ),
+    Alert(
         name="GovernAuditWriterStalled",
         # The last known checkpoint, even of a writer that is gone and no longer scraped.
         expr="time() - max by (namespace) (last_over_time(govern_audit_checkpoint_timestamp_seconds[1d])) > 600 "

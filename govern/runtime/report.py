@@ -26,6 +26,19 @@ class Observed(NamedTuple):
     duration: Histogram
 
 
+class Standing(NamedTuple):
+    """How a pipeline stands in this worker.
+
+    Attributes:
+        lag: records between where it is and the end, over the partitions held here.
+        turn_s: how long the turn that it is at work in has lasted, seconds; 0 when it is not.
+    """
+
+    pipeline: str
+    lag: int
+    turn_s: float
+
+
 class Reporter:
     """Emits for one worker.
 
@@ -36,9 +49,23 @@ class Reporter:
     def __init__(self, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self._metrics = metrics
         self._tracer = tracer
+        self._standing: set[tuple[str, ...]] = set()
 
     def lag(self, namespace: str, records: int) -> None:
         self._metrics.consumer_lag.labels(*labels(namespace=namespace, step="worker")).set(records)
+
+    def paused(self, namespace: str, partitions: int) -> None:
+        self._metrics.worker_paused.labels(*labels(namespace=namespace)).set(partitions)
+
+    def standing(self, namespace: str, pipelines: Sequence[Standing]) -> None:
+        """Show how each pipeline stands, and no longer those that are not among them."""
+        shown = {labels(namespace=namespace, pipeline=one.pipeline): one for one in pipelines}
+        for names in self._standing - shown.keys():
+            self._metrics.forget_pipeline(names)
+        for names, one in shown.items():
+            self._metrics.pipeline_lag.labels(*names).set(one.lag)
+            self._metrics.pipeline_turn.labels(*names).set(one.turn_s)
+        self._standing = set(shown)
 
     def forget_windows(self) -> None:
         """Stop showing the newest windows: another worker judges them from now on."""
@@ -78,6 +105,8 @@ class Reporter:
             self._inference(pipeline, inference, seen)
         for judgement in effects.judgements:
             self._verdict(judgement.verdict, now_ns)
+        for pipeline, spent_s in effects.spent_s.items():
+            self._metrics.pipeline_judging.labels(*labels(namespace=namespace, pipeline=pipeline)).inc(spent_s)
         for letter in effects.dead_letters:
             self._metrics.dead_letters.labels(
                 *labels(namespace=namespace, pipeline=letter.pipeline, step=letter.step)

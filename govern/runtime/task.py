@@ -7,8 +7,10 @@ given, so that a crash between two commits changes nothing: the next holder of t
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
@@ -70,18 +72,28 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Effects:
-    """What processing gave rise to, in order; published in one transaction with the checkpoint and offsets."""
+    """What processing gave rise to, in order; published in one transaction with the checkpoint and offsets.
+
+    Attributes:
+        spent_s: pipeline -> seconds that reading and judging for it took.
+    """
 
     judgements: list[Judgement] = field(default_factory=list)
     explain_requests: list[ExplainRequest] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     observed: list[tuple[str, Inference]] = field(default_factory=list)
+    spent_s: dict[str, float] = field(default_factory=dict)
 
     def extend(self, other: Effects) -> None:
         self.judgements.extend(other.judgements)
         self.explain_requests.extend(other.explain_requests)
         self.dead_letters.extend(other.dead_letters)
         self.observed.extend(other.observed)
+        for pipeline, spent_s in other.spent_s.items():
+            self.spend(pipeline, spent_s)
+
+    def spend(self, pipeline: str, seconds: float) -> None:
+        self.spent_s[pipeline] = self.spent_s.get(pipeline, 0.0) + seconds
 
 
 class PartitionTask:
@@ -102,6 +114,8 @@ class PartitionTask:
         self._written: dict[WindowKey, Written] = {}
         #: Keys of the checkpoint that belong to no step of these pipelines: deleted with the next commit.
         self._gone: list[bytes] = []
+        #: The pipeline whose code runs right now, for whoever waits for it.
+        self.at_work = ""
 
     def restore(self, table: Mapping[bytes, bytes], committed: int | None) -> int:
         """Take up the checkpoint; return the offset to read from.
@@ -144,15 +158,21 @@ class PartitionTask:
             )
         return self.position
 
-    def process(self, messages: Iterable[Message]) -> Effects:
-        """Judge messages of this partition in offset order. What cannot be read becomes a dead letter."""
+    def process(self, messages: Iterable[Message], *, enough: Callable[[Effects], bool] | None = None) -> Effects:
+        """Judge messages of this partition in offset order. What cannot be read becomes a dead letter.
+
+        Args:
+            enough: asked after each message whether to leave the rest for later; `position` says how far it came.
+        """
         effects = Effects()
         for batch in _batched(messages, READ_AHEAD):
             read = [_read(message) for message in batch]
-            frames = self._frames(batch, read)
+            frames = self._frames(batch, read, effects)
             for message, found in zip(batch, read, strict=True):
                 self._one(message, found, frames, effects)
                 self.position = message.offset + 1
+                if enough is not None and enough(effects):
+                    return effects
         return effects
 
     def expire(self, now_ns: int) -> Effects:
@@ -161,7 +181,9 @@ class PartitionTask:
         for key in sorted(
             self._buffers
         ):  # in one order, whoever holds the partition and however it came to its windows
-            self._judge(key, self._buffers[key].expire(now_ns), effects)
+            if closed := self._buffers[key].expire(now_ns):
+                with self._on(key.pipeline, effects):
+                    self._judge(key, closed, effects)
         return effects
 
     def open_window(self, key: WindowKey) -> Rows | None:
@@ -199,6 +221,17 @@ class PartitionTask:
         self._written[key] = Written(buffer.windows, count, written)
         return entries
 
+    @contextmanager
+    def _on(self, pipeline: str, effects: Effects) -> Iterator[None]:
+        """Within the block the pipeline is at work, and the time is its own."""
+        began_s = time.perf_counter()
+        self.at_work = pipeline
+        try:
+            yield
+        finally:
+            self.at_work = ""
+            effects.spend(pipeline, time.perf_counter() - began_s)
+
     def _buffer(self, key: WindowKey) -> WindowBuffer:
         buffer = self._buffers.get(key)
         if buffer is None:
@@ -211,7 +244,7 @@ class PartitionTask:
             )
         return buffer
 
-    def _frames(self, messages: Sequence[Message], read: Sequence[Inference | BadInput]) -> Frames:
+    def _frames(self, messages: Sequence[Message], read: Sequence[Inference | BadInput], effects: Effects) -> Frames:
         """What each pipeline can judge of the messages, decoded together, which costs a fraction of one by one."""
         by_source: dict[tuple[str, str], list[tuple[int, Inference]]] = {}
         for message, found in zip(messages, read, strict=True):
@@ -221,7 +254,8 @@ class PartitionTask:
         for source, mine in by_source.items():
             for loaded in self._watching.get(source, ()):
                 name = loaded.plan.name
-                decoded = decode_together([inference for _, inference in mine], loaded.schema)
+                with self._on(name, effects):
+                    decoded = decode_together([inference for _, inference in mine], loaded.schema)
                 frames.update(((name, offset), frame) for (offset, _), frame in zip(mine, decoded, strict=True))
         return frames
 
@@ -238,9 +272,9 @@ class PartitionTask:
             name = loaded.plan.name
             if wanted is None:
                 effects.observed.append((name, inference))
-                self._feed(loaded, inference, lost, message, frames, effects)
-            elif wanted.names(name):
-                self._feed(loaded, inference, lost, message, frames, effects, wanted)
+            if wanted is None or wanted.names(name):
+                with self._on(name, effects):
+                    self._feed(loaded, inference, lost, message, frames, effects, wanted or EVERYBODY)
 
     def _newly_dropped(self, inference: Inference) -> int:
         agent, total = inference.capture.agent, inference.capture.dropped_before
@@ -258,7 +292,7 @@ class PartitionTask:
         message: Message,
         frames: Frames,
         effects: Effects,
-        wanted: Target = EVERYBODY,
+        wanted: Target,
     ) -> None:
         keys = {
             step: WindowKey(loaded.plan.name, step, inference.revision, inference.endpoint)

@@ -1,7 +1,8 @@
 """The worker: consume inferences, run the pipelines, publish what they find. Exactly once.
 
-Each assigned partition has a `PartitionTask` and a transactor of its own, whose transactional id names group,
-topic and partition: whoever is assigned the partition next fences this worker before it reads the checkpoint.
+Each assigned partition has a `Lane` and a transactor of its own, whose transactional id names group, topic and
+partition: whoever is assigned the partition next fences this worker before it reads the checkpoint. The partitions are
+judged in turns, so that none waits for another's work to be done, and one that has more than it can do is paused.
 Any failure of the bus drops all tasks and joins again; what was not committed is computed again from the checkpoint.
 """
 
@@ -10,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
@@ -24,10 +24,11 @@ from govern.bus.topics import Stream, topic
 from govern.codecs import cloudevents
 from govern.ids import uuid7
 from govern.record import ConfigChange
+from govern.runtime.lane import Lane
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
-from govern.runtime.report import Reporter
-from govern.runtime.task import Effects, Judgement, PartitionTask
+from govern.runtime.report import Reporter, Standing
+from govern.runtime.task import Judgement, PartitionTask
 from govern.telemetry.logging import get_logger
 
 #: A verdict waits at most this long for its transaction. Shorter costs a round trip of transactions per window;
@@ -35,6 +36,15 @@ from govern.telemetry.logging import get_logger
 COMMIT_INTERVAL_S: Final = 0.1
 #: Messages taken in one poll: bounds the memory of one round and the work that a crash repeats.
 MAX_MESSAGES: Final = 2000
+#: Within this time each partition that has work gets a turn, and what was judged is committed. Shorter costs a round
+#: trip of transactions for less; longer adds to the age of the verdicts of all partitions when one of them lags.
+ROUND_S: Final = 0.5
+#: The shortest turn: below it, reading ahead costs more than judging.
+TURN_S: Final = 0.05
+#: A turn ends between two messages. One that is so much longer than it should be goes on beside those of others.
+LATE_S: Final = 0.25
+#: Whoever loses a partition waits so long for the turn in hand; past it, the next holder does that work again.
+HANDOVER_S: Final = 5.0
 #: How often quiet partitions are looked over for windows whose time is over, and lag is measured.
 HOUSEKEEPING_S: Final = 0.5
 #: Wait before joining again after a failure of the bus: doubles from the first to the last.
@@ -47,10 +57,9 @@ log = get_logger("govern.worker")
 class Assigned:
     """A partition that this worker holds."""
 
-    task: PartitionTask
+    lane: Lane
     transactor: Transactor
-    pending: Effects = field(default_factory=Effects)
-    uncommitted_since: float | None = None
+    paused: bool = False
 
 
 class Worker:
@@ -154,12 +163,13 @@ class Worker:
         """Commit what the running pipelines have judged, and go on from there with the wanted ones."""
         assert self._wanted is not None
         self._pipelines, self._wanted = self._wanted, None
+        assert self._subscription is not None, "it changes over within a session"
         held = frozenset(self._held)
-        for assigned in self._held.values():
-            await self._commit(assigned)
+        await self._finish()
         await self._on_revoked(held)
         await self._announce()
         await self._on_assigned(held)
+        self._subscription.resume(held)
         log.info("pipelines taken over", pipelines=[one.plan.name for one in self._pipelines])
 
     async def _session(self, stop: asyncio.Event) -> None:
@@ -169,49 +179,79 @@ class Worker:
         next_housekeeping = 0.0
         while not stop.is_set():
             messages = await subscription.poll(max_messages=MAX_MESSAGES, timeout_s=self._patience_s())
-            busy = await self._judge(messages)
+            self._take(messages)
+            await self._round()
+            self._press_back(subscription)
             if time.monotonic() >= next_housekeeping:
-                await self._housekeeping(subscription, busy)
+                await self._housekeeping(subscription)
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_S
             await self._commit_due()
             if self._wanted is not None:
                 await self._change_over()
-        for assigned in self._held.values():
-            await self._commit(assigned)
+        await self._finish()
 
     def _patience_s(self) -> float:
-        since = [one.uncommitted_since for one in self._held.values() if one.uncommitted_since is not None]
+        """How long there is nothing to do but to wait for messages."""
+        lanes = [one.lane for one in self._held.values()]
+        if any(lane.ready for lane in lanes):
+            return 0.0
+        since = [lane.uncommitted_since for lane in lanes if lane.at_rest and lane.uncommitted_since is not None]
         if not since:
             return COMMIT_INTERVAL_S
         return max(0.001, min(since) + COMMIT_INTERVAL_S - time.monotonic())
 
-    async def _judge(self, messages: Sequence[Message]) -> set[Partition]:
-        by_partition: dict[Partition, list[Message]] = defaultdict(list)
+    def _take(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            by_partition[message.tp].append(message)
-        for tp, batch in by_partition.items():
-            assigned = self._held.get(tp)
-            if assigned is None:
-                continue
-            fresh = [message for message in batch if message.offset >= assigned.task.position]
-            self._note(assigned, await asyncio.to_thread(assigned.task.process, fresh))
-        return set(by_partition)
+            assigned = self._held.get(message.tp)
+            if assigned is not None:
+                assigned.lane.take(message)
 
-    async def _housekeeping(self, subscription: Subscription, busy: set[Partition]) -> None:
-        lag = await subscription.lag()
+    async def _round(self) -> None:
+        """A turn for each partition that has work, one after the other: they share one interpreter anyway."""
+        for assigned in self._held.values():
+            await assigned.lane.rest(0.0)  # one that was late may have ended
+        ready = [assigned.lane for assigned in self._held.values() if assigned.lane.ready]
+        budget_s = max(TURN_S, ROUND_S / max(1, len(ready)))
+        for lane in ready:
+            lane.begin(budget_s)
+            await lane.rest(budget_s + LATE_S)
+
+    def _press_back(self, subscription: Subscription) -> None:
+        """Pause the partitions that have more than they can judge for now, so that memory is bounded."""
+        full = frozenset(tp for tp, one in self._held.items() if one.lane.full and not one.paused)
+        free = frozenset(tp for tp, one in self._held.items() if one.paused and not one.lane.full)
+        if full:
+            subscription.pause(full)
+        if free:
+            subscription.resume(free)
+        for tp in full | free:
+            self._held[tp].paused = tp in full
+        self._reporter.paused(self._namespace, sum(one.paused for one in self._held.values()))
+
+    async def _housekeeping(self, subscription: Subscription) -> None:
+        behind = await subscription.lag()
+        lag = {tp: behind[tp] + len(one.lane) for tp, one in self._held.items() if tp in behind}
         self._reporter.lag(self._namespace, sum(lag.values()))
+        self._reporter.standing(self._namespace, self._standing(lag))
         now_ns = self._clock_ns()
         for tp, assigned in self._held.items():
-            if tp not in busy and lag.get(tp) == 0:
-                effects = await asyncio.to_thread(assigned.task.expire, now_ns)
-                if effects.judgements or effects.dead_letters:
-                    self._note(assigned, effects)
+            if lag.get(tp) == 0 and assigned.lane.at_rest:
+                assigned.lane.begin_expiry(now_ns)
+                await assigned.lane.rest(LATE_S)
 
-    @staticmethod
-    def _note(assigned: Assigned, effects: Effects) -> None:
-        assigned.pending.extend(effects)
-        if assigned.uncommitted_since is None:
-            assigned.uncommitted_since = time.monotonic()
+    def _standing(self, lag: Mapping[Partition, int]) -> list[Standing]:
+        at_work: dict[str, float] = {}
+        for assigned in self._held.values():
+            name = assigned.lane.task.at_work
+            at_work[name] = max(at_work.get(name, 0.0), assigned.lane.turn_s)
+        names = [one.plan.name for one in self._pipelines]
+        return [Standing(name, sum(lag.values()), at_work.get(name, 0.0)) for name in names]
+
+    async def _finish(self) -> None:
+        """Commit what has been judged, the turns in hand included."""
+        for assigned in self._held.values():
+            await assigned.lane.rest(HANDOVER_S)
+            await self._commit(assigned)
 
     async def _commit_due(self) -> None:
         """Commit what has waited long enough, all partitions at once: a transaction mostly waits for the broker."""
@@ -219,7 +259,8 @@ class Worker:
         due = [
             assigned
             for assigned in self._held.values()
-            if assigned.uncommitted_since is not None and now - assigned.uncommitted_since >= COMMIT_INTERVAL_S
+            if assigned.lane.uncommitted_since is not None
+            and (now - assigned.lane.uncommitted_since >= COMMIT_INTERVAL_S or assigned.lane.laden)
         ]
         # None is left behind unfinished, so that what follows an error finds every transaction ended.
         outcomes = await asyncio.gather(*(self._commit(assigned) for assigned in due), return_exceptions=True)
@@ -228,9 +269,10 @@ class Worker:
                 raise outcome
 
     async def _commit(self, assigned: Assigned) -> None:
-        if assigned.uncommitted_since is None:
+        lane = assigned.lane
+        if lane.uncommitted_since is None or not lane.at_rest:
             return
-        task, effects = assigned.task, assigned.pending
+        task, effects = lane.task, lane.pending
         outputs: dict[Stream, list[Outgoing]] = {
             "verdicts": [self._verdict_message(one) for one in effects.judgements],
             "explain-requests": [to_message(one, source=self._source) for one in effects.explain_requests],
@@ -243,8 +285,7 @@ class Worker:
                     await transaction.publish(topic(self._namespace, stream), messages)
             await transaction.publish(self._checkpoints, state)
             await transaction.commit_offsets(self._group, {task.tp: task.position})
-        assigned.pending = Effects()
-        assigned.uncommitted_since = None
+        lane.committed()
         self._progressed = True
         self._reporter.committed(self._namespace, effects, self._clock_ns())
 
@@ -257,7 +298,7 @@ class Worker:
         for tp in sorted(partitions):
             transactor = await self._bus.transactor(f"{self._group}.{tp.topic}.{tp.partition}")
             task = PartitionTask(tp, self._namespace, self._pipelines)
-            self._held[tp] = Assigned(task=task, transactor=transactor)
+            self._held[tp] = Assigned(lane=Lane(task), transactor=transactor)
             table = await self._bus.read_table(Partition(self._checkpoints, tp.partition))
             committed = await self._subscription.committed(tp) if self._subscription else None
             start = task.restore(table, committed)
@@ -271,6 +312,9 @@ class Worker:
             if assigned is None:
                 continue
             try:
+                if not await assigned.lane.rest(HANDOVER_S):
+                    why = f"it has been judging for {assigned.lane.turn_s:.1f} s"
+                    log.warning("uncommitted work left to the next holder", partition=tp.partition, why=why)
                 await self._commit(assigned)
             except BusError as error:
                 log.warning("uncommitted work left to the next holder", partition=tp.partition, why=error.why)

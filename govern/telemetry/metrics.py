@@ -122,6 +122,16 @@ class Metrics:
         )
         self.dead_letters = counter("govern_dead_letters", "Records sent to the dead-letter topic.")
         self.consumer_lag = gauge("govern_consumer_lag_records", "Records between the position and the end.")
+        self.worker_paused = gauge(
+            "govern_worker_paused_partitions", "Partitions of which a worker has more than it can judge for now."
+        )
+        self.pipeline_lag = gauge("govern_pipeline_lag_records", "Records between a pipeline's position and the end.")
+        self.pipeline_judging = counter(
+            "govern_pipeline_judging_seconds", "Time that reading and judging for a pipeline took."
+        )
+        self.pipeline_turn = gauge(
+            "govern_pipeline_turn_seconds", "How long a worker has been at a pipeline without a break; 0 between turns."
+        )
 
         self.explanations = counter("govern_explanations", "Explanations published.")
         self.explanation_failures = counter("govern_explanation_failures", "Explanations that failed.")
@@ -156,6 +166,11 @@ class Metrics:
             self.destination_dropped,
             self.destination_pending,
         ):
+            each.remove(*names)
+
+    def forget_pipeline(self, names: tuple[str, ...]) -> None:
+        """Take back how a pipeline stands, which is taken out."""
+        for each in (self.pipeline_lag, self.pipeline_turn):
             each.remove(*names)
 
     def forget_windows(self) -> None:

@@ -61,6 +61,11 @@ def _worker(metrics: Metrics) -> None:
     metrics.inference_duration.labels(*read).observe(0.02, exemplar(TRACEPARENT))
     metrics.consumer_lag.labels(*labels(namespace=NAMESPACE, step="worker")).set(12)
     metrics.dead_letters.labels(*labels(namespace=NAMESPACE, pipeline=PIPELINE, step="drift")).inc()
+    metrics.worker_paused.labels(*labels(namespace=NAMESPACE)).set(1)
+    pipeline = labels(namespace=NAMESPACE, pipeline=PIPELINE)
+    metrics.pipeline_lag.labels(*pipeline).set(5_000)
+    metrics.pipeline_judging.labels(*pipeline).inc(2.5)
+    metrics.pipeline_turn.labels(*pipeline).set(90.0)
 
     drift = labels(**model, pipeline=PIPELINE, step="drift")
     outlier = labels(**model, pipeline=PIPELINE, step="outlier")

@@ -1,0 +1,147 @@
+"""A pipeline that takes long, hangs or fails holds up nobody but itself, and changes nothing but when it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace as with_fields
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from govern.bus import Bus, Partition, open_bus
+from govern.bus.topics import specs, topic
+from govern.codecs import cloudevents
+from govern.detection import Detector, Scores
+from govern.frame import Frame
+from govern.pipeline.spec import Source
+from govern.runtime import lane
+from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.report import Reporter
+from govern.runtime.worker import Worker
+from govern.telemetry.metrics import Metrics
+from tests.runtime.conftest import Fitted, Make, payload
+from tests.runtime.test_worker import PARTITIONS, check, until_committed
+
+DEADLINE_S = 60.0
+
+
+class Gate:
+    """A detector that judges while it is open, and else does not return."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self.open = threading.Event()
+        self.reached = threading.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._detector, name)
+
+    def score(self, window: Frame) -> Scores:
+        self.reached.set()
+        assert self.open.wait(DEADLINE_S)
+        return self._detector.score(window)
+
+
+def watching(loaded: LoadedPipeline, name: str, model: str, *steps: str) -> LoadedPipeline:
+    """The pipeline with some of its detectors, under another name and for another model."""
+    kept = tuple(step for step in loaded.plan.steps if step.name in steps)
+    plan = with_fields(
+        loaded.plan, name=name, source=Source(service="employment", model=model), steps=kept, outputs=steps
+    )
+    return with_fields(loaded, plan=plan, detectors={step: loaded.detectors[step] for step in steps})
+
+
+def gated(loaded: LoadedPipeline) -> tuple[LoadedPipeline, Gate]:
+    ((step, detector),) = loaded.detectors.items()
+    gate = Gate(detector)
+    return with_fields(loaded, detectors={step: gate}), gate  # type: ignore[dict-item]
+
+
+async def publish(bus: Bus, namespace: str, make: Make, model: str, partition: int, numbers: range) -> None:
+    calls = [make(i, rows=2, namespace=namespace, model=model) for i in numbers]
+    messages = [cloudevents.to_message(one, source="/test", partition=partition) for one in calls]
+    await bus.publish(topic(namespace, "inferences"), messages)
+
+
+@asynccontextmanager
+async def working(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> AsyncIterator[Metrics]:
+    metrics, stop = Metrics(CollectorRegistry()), asyncio.Event()
+    worker = Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=Reporter(metrics))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        yield metrics
+        stop.set()
+
+
+async def until(metrics: Metrics, name: str, expected: float, **labels: str) -> None:
+    """Wait until a metric has a value, summed over the series with these labels."""
+
+    def value() -> float:
+        samples = [one for family in metrics.registry.collect() for one in family.samples if one.name == name]
+        return sum(one.value for one in samples if labels.items() <= one.labels.items())
+
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while value() != expected:
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"{name} {labels} is {value()}, not {expected}") from None
+
+
+@pytest.fixture
+async def bus(bus_url: str, unique: str) -> AsyncIterator[Bus]:
+    async with open_bus(bus_url) as connection:
+        await connection.ensure_topics(specs(unique, partitions=PARTITIONS))
+        yield connection
+
+
+@pytest.fixture
+def pipeline_file(fitted: Fitted, tmp_path: Path, unique: str) -> Path:
+    return fitted.write(tmp_path / "pipeline", unique)
+
+
+async def test_a_partition_that_hangs_is_paused_and_the_other_goes_on(
+    bus: Bus, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits in memory is bounded meanwhile; once the detector returns, all is judged as if it had never hung."""
+    monkeypatch.setattr(lane, "INBOX_MESSAGES", 40)
+    (loaded,) = load(pipeline_file)
+    slow, gate = gated(watching(loaded, "slow", "hot", "outlier"))
+    fast = watching(loaded, "fast", "cool", "outlier", "adversarial")
+    await publish(bus, unique, make_inference, "hot", 0, range(100))
+    async with working(bus, unique, [slow, fast]) as metrics:
+        await asyncio.to_thread(gate.reached.wait, DEADLINE_S)
+        await publish(bus, unique, make_inference, "hot", 0, range(100, 200))
+        await publish(bus, unique, make_inference, "cool", 1, range(100))
+        await until(metrics, "govern_instances_total", 200, pipeline="fast", step="outlier")
+        await until(metrics, "govern_worker_paused_partitions", 1)
+        assert not gate.open.is_set()
+        gate.open.set()
+        await until_committed(bus, unique, "govern-worker")
+        await until(metrics, "govern_worker_paused_partitions", 0)
+        await until(metrics, "govern_pipeline_lag_records", 0, pipeline="slow")
+    await check(bus, unique, [slow, fast])
+
+
+async def test_dead_letters_of_one_turn_are_bounded(
+    embedded_url: str, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline for which nothing is readable: each record is a dead letter with its bytes, over many transactions."""
+    monkeypatch.setattr(lane, "LETTER_BYTES", 10_000)
+    (loaded,) = load(pipeline_file)
+    async with open_bus(embedded_url) as bus:
+        await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
+        await publish(bus, unique, make_inference, "employment", 1, range(40))
+        broken = [make_inference(i, namespace=unique, request=payload(b"{" + b"x" * 3_000)) for i in range(40)]
+        messages = [cloudevents.to_message(one, source="/test", partition=0) for one in broken]
+        await bus.publish(topic(unique, "inferences"), messages)
+        async with working(bus, unique, [loaded]):
+            await until_committed(bus, unique, "govern-worker")
+        commits = await bus.end_offset(Partition(topic(unique, "checkpoints"), 0))
+        assert commits > 5
+        expected = await check(bus, unique, [loaded])
+        assert len(expected.dead_letters) == 40
