@@ -21,6 +21,8 @@ Stream = Literal[
     "checkpoints",
     "positions",
     "routers",
+    "joins",
+    "join-checkpoints",
 ]
 
 #: A week: long enough to replay after an incident, bounded on disk. The audit store keeps what must last.
@@ -51,8 +53,9 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
     """All topics of a namespace.
 
     `inferences` and `checkpoints` have the same number of partitions: the state of inference partition p is kept
-    in checkpoint partition p. `positions` (the shippers' places in their spools) and `routers` (what routers learned)
-    have one.
+    in checkpoint partition p. So it is with `joins` (parts of requests that chained pipelines join) and
+    `join-checkpoints`. `positions` (the shippers' places in their spools) and `routers` (what routers learned) have
+    one.
     """
 
     def log(stream: Stream, count: int) -> TopicSpec:
@@ -70,6 +73,8 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
         TopicSpec(name=topic(namespace, "checkpoints"), partitions=partitions, compacted=True),
         TopicSpec(name=topic(namespace, "positions"), partitions=1, compacted=True),
         TopicSpec(name=topic(namespace, "routers"), partitions=1, compacted=True),
+        log("joins", partitions),
+        TopicSpec(name=topic(namespace, "join-checkpoints"), partitions=partitions, compacted=True),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -53,6 +53,27 @@ def _codec(declared: str, body: Body) -> Codec:
             fix="call the model over one of them, or leave this model without detectors",
         )
     return codec
+
+
+def request_tensors(inference: Inference, schema: FeatureSchema) -> Sequence[Tensor]:
+    """The tensors of the request, as its protocol has them.
+
+    Raises:
+        DecodeError: as `decode`, but for what a frame asks of them.
+    """
+    body = body_of(inference, inference.request, side="request")
+    return _codec(inference.protocol, body).request(body, schema)
+
+
+def response_tensors(inference: Inference) -> Sequence[Tensor]:
+    """The tensors of the response.
+
+    Raises:
+        DecodeError: its body is cut, withheld, packed in an unknown way, malformed, or of an unknown protocol.
+    """
+    body = body_of(inference, inference.response, side="response")
+    request = Body(inference.request.body, inference.request.content_type, inference.request.headers, inference.path)
+    return _codec(inference.protocol, request).response(body)
 
 
 def outputs_of(inference: Inference, rows: int) -> dict[str, npt.NDArray[np.float64]]:

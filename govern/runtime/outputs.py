@@ -27,7 +27,7 @@ from govern.ids import derived_uuid7
 from govern.record import Capture, Inference, Payload
 from govern.runtime.limits import RECORD_BYTES_MAX
 
-_LINEAGE: Final = "pipeline:"
+LINEAGE: Final = "pipeline:"
 _OK: Final = 200
 
 
@@ -39,7 +39,7 @@ def model_of(pipeline: str, step: str = "") -> str:
 def lineage(inference: Inference) -> tuple[str, ...]:
     """The pipelines that a record went through, the newest first; none for one that was captured."""
     source = inference.capture.source
-    return tuple(source.removeprefix(_LINEAGE).split(",")) if source.startswith(_LINEAGE) else ()
+    return tuple(source.removeprefix(LINEAGE).split(",")) if source.startswith(LINEAGE) else ()
 
 
 def lane_of(key: bytes | None) -> int:
@@ -101,10 +101,38 @@ def output_record(
             pod=source.capture.pod,
             seq=source.capture.seq,
             dropped_before=source.capture.dropped_before,
-            source=_LINEAGE + ",".join((pipeline, *lineage(source))),
+            source=LINEAGE + ",".join((pipeline, *lineage(source))),
         ),
     )
     return _fitting(made)
+
+
+def given_record(made: Inference, inputs: Sequence[Tensor]) -> Inference:
+    """An inference that was asked with these tensors and has no answer: what a pipeline is given.
+
+    Raises:
+        BadInput: a tensor that V2 cannot carry.
+    """
+    plain = all(_is_plain(tensor) for tensor in inputs)
+    request_id = made.request_id
+    if plain:
+        request = _payload(v2.encode_request(inputs, request_id=request_id), "application/json")
+    else:
+        body = v2_grpc.encode_request(inputs, model=made.model, request_id=request_id)
+        request = _payload(body, "application/protobuf")
+    return _fitting(
+        replace(
+            made,
+            protocol="v2" if plain else "v2-grpc",
+            path="",
+            status_code=_OK,
+            grpc_status="",
+            request=request,
+            response=Payload(),
+            truncated=(),
+            missing=("response",),
+        )
+    )
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -121,6 +121,12 @@ class Metrics:
             "govern_verdict_freshness_seconds", "From a window's last response to its verdict.", _WORK_BUCKETS_S
         )
         self.dead_letters = counter("govern_dead_letters", "Records sent to the dead-letter topic.")
+        self.join_dropped = counter(
+            "govern_join_dropped_requests", "Requests that a join gave up: not all it waits for came within the window."
+        )
+        self.join_late = counter(
+            "govern_join_late_parts", "Parts that came again, or after the join had passed their request on."
+        )
         self.consumer_lag = gauge("govern_consumer_lag_records", "Records between the position and the end.")
         self.worker_paused = gauge(
             "govern_worker_paused_partitions", "Partitions of which a worker has more than it can judge for now."

@@ -62,7 +62,6 @@ class Part:
     Attributes:
         time_ns: when it happened: of the inference that it was made of.
         arrived_ns: when it came onto the bus.
-        body: b"" for a trigger, of which only that it came is known.
     """
 
     key: JoinKey

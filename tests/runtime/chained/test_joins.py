@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from govern.pipeline.spec import JoinType
-from govern.runtime.joins import SILENT_NS, Dropped, Joined, JoinKey, JoinRule, Joins, Outcome, Part, Waiting
+from govern.runtime.chained.joins import SILENT_NS, Dropped, Joined, JoinKey, JoinRule, Joins, Outcome, Part, Waiting
 
 WINDOW_NS = 100
 #: Far from zero, so that a time before the first one is a time, too.
