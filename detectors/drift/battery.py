@@ -9,10 +9,12 @@ import numpy as np
 
 from detectors.base import Array, Fitted
 from detectors.drift.categorical import ChiSquared, FisherExact
+from detectors.drift.cells import Hellinger, JensenShannon, LInfinity, PopulationStability
 from detectors.drift.correction import Correction, corrected_threshold
 from detectors.drift.feature_test import FeatureTest, Settings
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov
 from detectors.drift.rates import MissingRate, UnseenRate
+from detectors.drift.wasserstein import Wasserstein
 from govern.detection import WindowScores
 from govern.frame import Frame
 from govern.record import FeatureResult
@@ -20,7 +22,12 @@ from govern.record import FeatureResult
 #: By these names their arrays are stored.
 TESTS: Final[dict[str, type[FeatureTest]]] = {
     test.__name__: test
-    for test in (KolmogorovSmirnov, CramerVonMises, ChiSquared, FisherExact, MissingRate, UnseenRate)
+    for group in (
+        (KolmogorovSmirnov, CramerVonMises, Wasserstein, ChiSquared, FisherExact),
+        (PopulationStability, JensenShannon, Hellinger, LInfinity),
+        (MissingRate, UnseenRate),
+    )
+    for test in group
 }
 
 
@@ -68,7 +75,7 @@ def judge(tests: Sequence[FeatureTest], window: Frame, how: Settings, correction
             effect_size_name=test.effect_size_name,
             threshold=threshold,
             n=outcome.n,
-            is_drift=outcome.p_value < threshold,
+            is_drift=outcome.p_value < threshold and (bool(test.signal) or outcome.statistic >= how.min_statistic),
         )
         for test, outcome in zip(tests, outcomes, strict=True)
         if not test.signal or outcome.statistic > 0.0 or outcome.effect_size > 0.0

@@ -30,6 +30,9 @@ from govern.schema import Feature, FeatureKind, FeatureSchema
 
 STATE_VERSION: Final = 1
 
+#: Permutations that a small p-value rests on at least.
+MIN_DRAWS: Final = 999
+
 
 class UnivariateDrift(ABC):
     """A test for each feature of some kinds, its signals, and one correction over all.
@@ -40,6 +43,7 @@ class UnivariateDrift(ABC):
         signals: whether the rates of missing values and of unseen categories are tested, too. Each is a test of its
             own that the correction counts; its result names the feature and the signal.
         seed: recorded in verdicts; tests that draw permutations draw them from it.
+        tail, min_distance: see `Settings`.
         own: further parameters of the class, as its constructor takes them.
 
     A feature without a value in the window has statistic and p-value NaN and does not drift.
@@ -59,6 +63,7 @@ class UnivariateDrift(ABC):
         signals: bool,
         seed: int,
         tail: Tail = "asymptotic",
+        min_distance: float = 0.0,
         own: Mapping[str, Param] | None = None,
     ) -> None:
         self.p_val = require_fraction("p_val", p_val, method=self.method)
@@ -66,7 +71,7 @@ class UnivariateDrift(ABC):
         self.signals = signals
         self.seed = seed
         self._own = dict(own or {})
-        self._how = Settings(level=self.p_val, tail=tail, seed=seed)
+        self._how = Settings(level=self.p_val, tail=tail, seed=seed, min_statistic=min_distance)
         self._state: Fitted | None = None
         self._tests: tuple[FeatureTest, ...] = ()
 
@@ -144,7 +149,3 @@ class UnivariateDrift(ABC):
         self._state, self._tests = state, tests
         # A p-value can become small enough for an alarm of one test among all, with as many draws to spare.
         self._how = replace(self._how, draws=max(MIN_DRAWS, math.ceil(2 * len(tests) / self.p_val)))
-
-
-#: Permutations that a p-value rests on at least, unless it is large.
-MIN_DRAWS: Final = 999

@@ -25,12 +25,14 @@ class Settings:
         tail: how p-values are computed where there is a choice.
         draws: permutations that a p-value rests on at most.
         seed: of the permutations.
+        min_statistic: a smaller statistic of a feature's values is no drift, whatever its p-value.
     """
 
     level: float
     tail: Tail = "asymptotic"
     draws: int = 999
     seed: int = 0
+    min_statistic: float = 0.0
 
 
 class FeatureTest(Protocol):

@@ -67,14 +67,14 @@ class CramerVonMises:
         return self.reference.values
 
 
-def sorted_values(reference: Frame, position: int) -> Floats:
-    """The values of a numeric feature, sorted, without NaN.
+def values_of(reference: Frame, position: int) -> Floats:
+    """The values of a numeric feature without NaN, in their order.
 
     Raises:
         BadInput: fewer than `MIN_ROWS`.
     """
     column = reference.columns[position].astype(np.float64)
-    values = np.sort(column[~np.isnan(column)])
+    values = column[~np.isnan(column)]
     if len(values) < MIN_ROWS:
         name = reference.schema.features[position].name
         raise BadInput(
@@ -83,6 +83,11 @@ def sorted_values(reference: Frame, position: int) -> Floats:
             fix="give a larger reference, or leave the feature out of the schema",
         )
     return values
+
+
+def sorted_values(reference: Frame, position: int) -> Floats:
+    """`values_of`, sorted."""
+    return np.sort(values_of(reference, position))
 
 
 def as_sorted(state: Array) -> Floats:

@@ -30,8 +30,9 @@ class Outcome:
     Attributes:
         statistic: of the test.
         p_value: NaN, like the statistic, when the window has no value to test.
-        effect_size: in [0, 1]: how far the samples are apart, where the p-value says how surely they are. Equal
-            shifts give equal effect sizes as long as window and reference keep their proportion.
+        effect_size: how far the samples are apart, where the p-value says how surely they are. Equal
+            shifts give equal effect sizes as long as window and reference keep their proportion. In [0, 1] but for
+            distances without a bound.
         n: values of the window that were tested.
     """
 
