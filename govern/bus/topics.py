@@ -23,6 +23,7 @@ Stream = Literal[
     "routers",
     "joins",
     "join-checkpoints",
+    "pipelines",
 ]
 
 #: A week: long enough to replay after an incident, bounded on disk. The audit store keeps what must last.
@@ -55,7 +56,7 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
     `inferences` and `checkpoints` have the same number of partitions: the state of inference partition p is kept
     in checkpoint partition p. So it is with `joins` (parts of requests that chained pipelines join) and
     `join-checkpoints`. `positions` (the shippers' places in their spools) and `routers` (what routers learned) have
-    one.
+    one. `pipelines` has two: one for the entries of the fleet, one for what they name.
     """
 
     def log(stream: Stream, count: int) -> TopicSpec:
@@ -75,6 +76,7 @@ def specs(namespace: str, *, partitions: int = 4) -> tuple[TopicSpec, ...]:
         TopicSpec(name=topic(namespace, "routers"), partitions=1, compacted=True),
         log("joins", partitions),
         TopicSpec(name=topic(namespace, "join-checkpoints"), partitions=partitions, compacted=True),
+        TopicSpec(name=topic(namespace, "pipelines"), partitions=2, compacted=True),
     )
 
 

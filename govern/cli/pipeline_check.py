@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from govern.cli._problems import tell, tell_problem
 from govern.errors import GovernError
-from govern.pipeline import Pipeline, PipelineError, Problem
+from govern.pipeline import Pipeline, Problem
 from govern.pipeline.checks import chains
 from govern.pipeline.document import Document
 from govern.pipeline.load import load_documents
@@ -34,20 +35,14 @@ def check(
     for file in files:
         try:
             found = load_documents(file, artifacts=artifacts)
-        except PipelineError as error:
-            wrong += len(error.problems)
-            for problem in error.problems:
-                _tell(console, problem)
         except GovernError as error:
-            wrong += 1
-            console.print(f"[bold red]{escape(error.what)}[/]")
-            console.print(f"    why: {escape(error.why)}\n    [green]fix: {escape(error.fix)}[/]")
+            wrong += tell(console, error)
         else:
             together += found
     between = chains.check(together)
     wrong += len(between)
     for problem in between:
-        _tell(console, problem)
+        tell_problem(console, problem)
     files_wrong = {problem.file for problem in between}
     for document, pipeline in together:
         if document.file not in files_wrong:
@@ -86,9 +81,3 @@ def _note(console: Console, words: str, problems: Sequence[Problem]) -> None:
     for problem in sorted(problems, key=lambda one: (one.line, one.column)):
         where = f"{problem.line}:{problem.column} {escape(problem.field)}"
         console.print(f"    [dim]{words}: {where} {escape(problem.what)}: {escape(problem.why)}[/]")
-
-
-def _tell(console: Console, problem: Problem) -> None:
-    at = f"[bold]{escape(problem.place)}[/] " + (f"[yellow]{escape(problem.field)}[/] " if problem.field else "")
-    console.print(f"{at}[bold red]{escape(problem.what)}[/]")
-    console.print(f"    why: {escape(problem.why)}\n    [green]fix: {escape(problem.fix)}[/]")

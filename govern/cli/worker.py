@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,9 @@ from govern.cli._common import (
 )
 from govern.errors import ConfigError
 from govern.runtime import garbage
+from govern.runtime.fleet.follower import Follower
+from govern.runtime.fleet.shelf import shelf
+from govern.runtime.fleet.together import Together, check_together
 from govern.runtime.follow import following
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
@@ -31,8 +35,17 @@ from govern.runtime.worker import Worker
 
 
 def worker(
-    files: Annotated[list[Path], typer.Argument(help="Pipeline files (YAML).")],
     bus: BusOption,
+    files: Annotated[list[Path] | None, typer.Argument(help="Pipeline files (YAML).")] = None,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="Run what `govern pipeline apply` put on the bus, too.")
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GOVERN_FLEET_CACHE", help="Folder for the fleet's artifacts; a temporary one if left out."
+        ),
+    ] = None,
     namespace: NamespaceOption = "default",
     group: Annotated[str, typer.Option(help="Consumer group; one for each set of pipelines.")] = "govern-worker",
     group_instance_id: InstanceIdOption = None,
@@ -43,16 +56,18 @@ def worker(
 ) -> None:
     """Run pipelines over the captured streams of a namespace, until SIGTERM or Ctrl-C.
 
-    The files are read anew when they change, and on SIGHUP.
+    The files are read anew when they change, and on SIGHUP; the fleet's pipelines are followed on the bus.
     """
+    files = files or []
+    if not files and not fleet:
+        raise ConfigError("nothing to run", why="no pipeline file is given", fix="name files, or follow the --fleet")
 
     def read() -> list[LoadedPipeline]:
         found = [loaded for file in files for loaded in load(file)]
-        _check_together(found, namespace)
+        check_together(found, namespace)
         return found
 
-    pipelines = read()
-    garbage.settle()
+    of_files = read()
 
     async def serve(stop: asyncio.Event) -> None:
         with ExitStack() as stack:
@@ -63,27 +78,24 @@ def worker(
             async with open_bus(
                 bus, client_id="govern-worker", instance_id=group_instance_id, session_timeout_s=session_timeout_s
             ) as connection:
+                together = Together(partial(reporter.refused, namespace))
+                pipelines = together.files(of_files)
+                follower = Follower(connection, namespace, stack.enter_context(shelf(cache))) if fleet else None
+                if follower is not None:
+                    pipelines = together.fleet(await follower.start())
+                garbage.settle()
                 worker = Worker(
                     bus=connection, namespace=namespace, pipelines=pipelines, reporter=reporter, group=group
                 )
-                async with following(files, read, worker.take_over):
+                async with AsyncExitStack() as followed:
+                    if files:
+                        await followed.enter_async_context(
+                            following(files, read, lambda found: worker.take_over(together.files(found)))
+                        )
+                    if follower is not None:
+                        await followed.enter_async_context(
+                            follower.following(lambda found: worker.take_over(together.fleet(found)))
+                        )
                     await worker.run(stop)
 
     run_until_signal(serve)
-
-
-def _check_together(pipelines: list[LoadedPipeline], namespace: str) -> None:
-    names = [one.plan.name for one in pipelines]
-    for one in pipelines:
-        if names.count(one.plan.name) > 1:
-            raise ConfigError(
-                f"pipeline {one.plan.name!r} is given twice",
-                why="a worker tells its pipelines apart by name",
-                fix="rename one (metadata.name)",
-            )
-        if one.plan.namespace != namespace:
-            raise ConfigError(
-                f"pipeline {one.plan.name!r} belongs to namespace {one.plan.namespace!r}",
-                why=f"this worker serves {namespace!r}",
-                fix=f"set metadata.namespace, or start the worker with --namespace {one.plan.namespace}",
-            )

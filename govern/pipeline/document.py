@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -24,11 +25,13 @@ class Document:
     """One document of a file.
 
     Attributes:
+        text: the document as it was written, with the comments before it.
         value: built of dict, tuple, str, int, float, bool, None (and dates, which no field takes).
         places: where each value begins, and each key of a mapping: (line, column) from 1.
     """
 
     file: Path
+    text: str = field(repr=False)
     value: object
     places: Mapping[Where, tuple[int, int]] = field(repr=False)
     keys: Mapping[Where, tuple[int, int]] = field(repr=False)
@@ -61,9 +64,10 @@ def read(path: Path, *, aliases: bool = False) -> list[Document]:
             f"pipeline file {path} cannot be read", why=str(error), fix="name an existing YAML file"
         ) from error
     try:
-        text = _as_yaml(text) if aliases else _without_aliases(path, text)
+        text = _as_yaml(text) if aliases else text
+        texts = _texts(path, text, aliases)
         nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
-        documents = [_document(path, node) for node in nodes]
+        documents = [_document(path, one, node) for one, node in zip(texts, nodes, strict=True)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -87,17 +91,22 @@ def _as_yaml(text: str) -> str:
     return text.replace("\t", " ")
 
 
-def _without_aliases(path: Path, text: str) -> str:
+def _texts(path: Path, text: str, aliases: bool) -> list[str]:
+    """The text of each document."""
+    starts: list[int] = []
     for event in yaml.parse(text, yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
+        if isinstance(event, yaml.DocumentStartEvent):
+            assert event.start_mark is not None, "a parsed event knows where it begins"
+            starts.append(event.start_mark.index if starts else 0)
+        if isinstance(event, yaml.AliasEvent) and not aliases:
             mark = event.start_mark
             assert mark is not None, "a parsed event knows where it begins"
             why = "a value that stands in two places has no one position, and may hold itself"
             _fail(path, mark.line + 1, mark.column + 1, f"alias *{event.anchor}", why, "write the value out")
-    return text
+    return [text[start:end] for start, end in pairwise([*starts, len(text)])]
 
 
-def _document(path: Path, root: yaml.Node) -> Document:
+def _document(path: Path, text: str, root: yaml.Node) -> Document:
     places: dict[Where, tuple[int, int]] = {}
     keys: dict[Where, tuple[int, int]] = {}
     loader = yaml.SafeLoader("")
@@ -125,7 +134,7 @@ def _document(path: Path, root: yaml.Node) -> Document:
             _fail(path, *_place(node), f"{field_of(where)} cannot be read", str(error), "put the text in quotes")
         return value
 
-    return Document(file=path, value=build(root, ()), places=places, keys=keys)
+    return Document(file=path, text=text, value=build(root, ()), places=places, keys=keys)
 
 
 def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:

@@ -9,6 +9,7 @@ from govern import artifact, plugins
 from govern.detection import Detector
 from govern.errors import ArtifactError, ConfigError
 from govern.pipeline import Pipeline, PipelineError, Plan, plan
+from govern.pipeline.document import Document
 from govern.pipeline.load import load_documents
 from govern.pipeline.spec import DetectorSpec
 from govern.runtime.vocabulary import unrun
@@ -51,11 +52,16 @@ def load(path: Path, *, watching: bool = False) -> list[LoadedPipeline]:
         PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
+    return [loaded for _, loaded in load_documented(path, watching=watching)]
+
+
+def load_documented(path: Path, *, watching: bool = False) -> list[tuple[Document, LoadedPipeline]]:
+    """As `load`, each with its document: for who keeps what was written."""
     found = [(document, one) for document, one in load_documents(path) if one.spec.source is not None or not watching]
     refused = [problem for document, pipeline in found for problem in unrun(document, pipeline)]
     if refused:
         raise PipelineError(path, refused)
-    return [_load_one(path.parent, pipeline) for _, pipeline in found]
+    return [(document, _load_one(path.parent, pipeline)) for document, pipeline in found]
 
 
 def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:

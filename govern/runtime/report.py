@@ -67,6 +67,12 @@ class Reporter:
             self._metrics.pipeline_turn.labels(*names).set(one.turn_s)
         self._standing = set(shown)
 
+    def refused(self, namespace: str, pipelines: frozenset[str]) -> None:
+        """Which pipelines are refused now: no others are any more."""
+        self._metrics.pipelines_refused.clear()
+        for name in pipelines:
+            self._metrics.pipelines_refused.labels(*labels(namespace=namespace, pipeline=name)).set(1)
+
     def forget_windows(self) -> None:
         """Stop showing the newest windows: another worker judges them from now on."""
         self._metrics.forget_windows()

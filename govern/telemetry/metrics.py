@@ -127,6 +127,9 @@ class Metrics:
         self.join_late = counter(
             "govern_join_late_parts", "Parts that came again, or after the join had passed their request on."
         )
+        self.pipelines_refused = gauge(
+            "govern_pipelines_refused", "1 while the newest form of a pipeline of the fleet is refused by this worker."
+        )
         self.consumer_lag = gauge("govern_consumer_lag_records", "Records between the position and the end.")
         self.worker_paused = gauge(
             "govern_worker_paused_partitions", "Partitions of which a worker has more than it can judge for now."

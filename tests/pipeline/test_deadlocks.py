@@ -231,7 +231,7 @@ def met(node: Node, one: Graph, runs: set[str], choice: dict[str, str]) -> bool:
 @given(graphs())
 def test_any_graph_has_a_problem_if_and_only_if_a_step_runs_in_no_world(manifest: dict[str, Any]) -> None:
     one = graph(Pipeline.model_validate(frozen(manifest)), kinds=kinds)
-    document = Document(Path("p.yaml"), manifest, {(): (1, 1)}, {})
+    document = Document(Path("p.yaml"), "", manifest, {(): (1, 1)}, {})
     never = {node.name for node in one.nodes} - set().union(*worlds(one))
     found = deadlocks.check(document, one)
     reported = {NAMES[int(problem.field.partition("[")[2].partition("]")[0])] for problem in found}
