@@ -13,8 +13,8 @@ ROWS ?=
 DEMO_FLAGS ?= $(if $(ROWS),--rows $(ROWS))
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
-# Tests wait for processes, brokers and clocks more than they compute: two at a time, also on two cores.
-TEST_WORKERS ?= 2
+# Tests wait for processes, brokers and clocks as long as they compute: three at a time, also on two cores.
+TEST_WORKERS ?= 3
 PYTEST := -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 # With AGAIN=1, as in CI, what failed runs once more, alone: a fault fails again; a race passes, and is named.
 AGAIN ?=

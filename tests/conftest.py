@@ -30,6 +30,12 @@ settings.register_profile("ci", settings.get_profile("govern"), derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "govern")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole-system runs go first, in whatever order: a long test that is begun last runs while nobody else has work."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 @pytest.fixture(autouse=True)
 def _logging_of_its_own() -> Iterator[None]:
     """A test that runs a command in this process has its logging configured; the next one starts without."""
