@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +17,7 @@ from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
 from govern.cli._files import write_whole
 from govern.errors import BadInput, ConfigError
 from govern.pipeline import Pipeline, load_pipelines
+from govern.pipeline.graph import fed, graph
 from govern.schema import FeatureSchema
 from govern.table import Table, frame_of, read
 
@@ -37,6 +39,9 @@ def fit_command(
     output: Annotated[list[str] | None, typer.Option(help="Model output and its column: NAME=COLUMN.")] = None,
     rows: Annotated[int, typer.Option(min=0, help="Draw this many rows of the reference; 0 = all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    step: Annotated[
+        list[str] | None, typer.Option(help="Fit this detector only; the reference is what its inputs bring.")
+    ] = None,
 ) -> None:
     """Describe a reference table in a schema, and fit the detectors of a pipeline from it.
 
@@ -47,7 +52,8 @@ def fit_command(
     pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
     model, pipelines = _of_model(model, pipelines, pipeline)
     folder = _folder(out, pipeline)
-    work = [job for one in pipelines for job in jobs(one, folder)]
+    fitted = {one.name: _fitted(one, step or []) for one in pipelines}
+    work = [job for one in pipelines for job in jobs(one, folder) if job.step in fitted[one.name]]
 
     table = read(reference)
     if rows:
@@ -62,8 +68,13 @@ def fit_command(
     if not kept:
         write_whole(path, [described.to_yaml().encode()])
     console.print(_said_of_schema(described, path, table, kept=kept))
+    left = [
+        one.name for each in pipelines for one in each.spec.steps if one.detector and one.name not in fitted[each.name]
+    ]
+    if left and not step:
+        console.print(f"Left out: {', '.join(left)}. Other steps make what they read; fit each on that, with --step.")
     if not work:
-        console.print("No detector was fitted: name a pipeline file with --pipeline.")
+        console.print("No detector was fitted" + ("." if pipelines else ": name a pipeline file with --pipeline."))
         return
     reports = []
     with _progress(console) as progress:
@@ -73,6 +84,22 @@ def fit_command(
             reports.append(report)
     console.print(_grid(reports))
     console.print(f"Artifacts are in {escape(str(folder))}, where the pipeline file names them.")
+
+
+def _fitted(pipeline: Pipeline, steps: Sequence[str]) -> set[str]:
+    """The detectors to fit: those that are named, else those that read the rows of the watched model."""
+    flow = graph(pipeline)
+    detectors = {node.name: node for node in flow.steps if node.role == "detector"}
+    for name in steps:
+        if name not in detectors:
+            raise BadInput(
+                f"--step {name}",
+                why=f"the detectors of pipeline {pipeline.name!r} are {', '.join(detectors) or 'none'}",
+                fix="correct the name",
+            )
+    if steps or pipeline.spec.source is None:
+        return set(steps) or set(detectors)
+    return {name for name, node in detectors.items() if not fed(node, flow)}
 
 
 def _output(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -33,7 +33,7 @@ from govern.cli._explainers import (
     read_explainer,
 )
 from govern.errors import BadInput, ConfigError, MissingExtra
-from govern.runtime.flow.feedback import follow_feedback
+from govern.runtime.flow.feedback import learning
 from govern.runtime.flow.model import FlowModel
 from govern.runtime.flow.sources import flow_sources
 from govern.runtime.loader import load
@@ -122,15 +122,8 @@ async def _learning(bus: str | None, namespace: str, name: str, repository: Repo
             why="they would never do better than chance",
             fix="set GOVERN_BUS or --bus, or choose the strategy `weighted`",
         )
-    following = asyncio.create_task(
-        follow_feedback(lambda: open_bus(bus, client_id="govern-serve"), namespace, name, learners)
-    )
-    try:
+    async with learning(lambda: open_bus(bus, client_id="govern-serve"), namespace, name, learners):
         yield
-    finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
 
 
 @asynccontextmanager

@@ -28,6 +28,8 @@ from govern.runtime import garbage
 from govern.runtime.fleet.follower import Follower
 from govern.runtime.fleet.shelf import shelf
 from govern.runtime.fleet.together import Together, check_together
+from govern.runtime.flow.feedback import learning
+from govern.runtime.flows import PATIENCE_S
 from govern.runtime.follow import following
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
@@ -53,6 +55,9 @@ def worker(
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds that a called model may be away before dead letters.")
+    ] = PATIENCE_S,
 ) -> None:
     """Run pipelines over the captured streams of a namespace, until SIGTERM or Ctrl-C.
 
@@ -67,6 +72,7 @@ def worker(
         check_together(found, namespace)
         return found
 
+    kept_as = f"{group}/{group_instance_id}" if group_instance_id else None
     of_files = read()
 
     async def serve(stop: asyncio.Event) -> None:
@@ -85,7 +91,12 @@ def worker(
                     pipelines = together.fleet(await follower.start())
                 garbage.settle()
                 worker = Worker(
-                    bus=connection, namespace=namespace, pipelines=pipelines, reporter=reporter, group=group
+                    bus=connection,
+                    namespace=namespace,
+                    pipelines=pipelines,
+                    reporter=reporter,
+                    group=group,
+                    patience_s=patience,
                 )
                 async with AsyncExitStack() as followed:
                     if files:
@@ -96,6 +107,8 @@ def worker(
                         await followed.enter_async_context(
                             follower.following(lambda found: worker.take_over(together.fleet(found)))
                         )
+                    feedback = partial(open_bus, bus, client_id="govern-worker-feedback")
+                    await followed.enter_async_context(learning(feedback, namespace, kept_as, worker.learners))
                     await worker.run(stop)
 
     run_until_signal(serve)

@@ -166,6 +166,28 @@ def graph(pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> Graph:
     return _with_loops(Graph(name=name, nodes=tuple(nodes), max_revisits=revisits))
 
 
+def fed(node: Node, one: Graph) -> bool:
+    """Whether a node is a detector that is handed what other steps return, or a part of the inference only.
+
+    The others read the inference as it was captured, whole: the pipeline's inputs, and a captured model's outputs.
+    """
+    if node.role != "detector":
+        return False
+    if node.triggers or any(port.names for port in node.inputs):
+        return True
+    if node.inputs_join != "inner" and len(node.inputs) > 1:
+        return True
+    return not all(_of_inference(port, one) for port in node.inputs)
+
+
+def _of_inference(port: Port, one: Graph) -> bool:
+    if port.topic == one.entry:
+        return not port.tensor
+    writer = one.writer(port.topic)
+    model = writer.step.model if writer is not None and writer.step is not None else None
+    return model is not None and model.url is None and port.topic.side == "outputs"
+
+
 def reachable(edges: Mapping[str, Iterable[str]], start: str) -> set[str]:
     """The names that can be reached from one, itself only over a cycle."""
     found: set[str] = set()

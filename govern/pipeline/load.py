@@ -97,7 +97,7 @@ def load_documents(
         if not wrong:
             flow = graph(pipeline, kinds=kinds)
             problems.extend(deadlocks.check(document, flow))
-            problems.extend(tensors.check(document, flow, described))
+            problems.extend(tensors.check(document, flow, described, watching=pipeline.spec.source is not None))
         if artifacts:
             problems.extend(_artifacts(document, pipeline))
         if any(pipeline.name == other.name for _, other in found):

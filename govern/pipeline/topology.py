@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import Final, Literal
 
 from govern.errors import NotFound
@@ -18,7 +18,7 @@ from govern.pipeline.references import Reference, detector_kind, parse
 from govern.pipeline.spec import DetectorSpec, ExplainerSpec, Pipeline, Source, Step
 from govern.record import Kind
 
-StepKind = Literal["drift", "outlier", "adversarial", "explainer", "model"]
+StepKind = Kind | Literal["explainer", "model", "transformer", "router", "combiner"]
 
 #: A drift test compares distributions: a thousand rows see a shift of a tenth of a standard deviation.
 DRIFT_SIZE: Final = 1000
@@ -35,7 +35,7 @@ class PlannedStep:
     """A step that is ready to run.
 
     Attributes:
-        kind: the detector's kind, "explainer" or "model".
+        kind: the detector's kind, else the step's role.
         needs_outputs: output tensors of the model that its inputs name.
         batch_size: instances that close a window (detectors; 0 for others).
         window_ms: age that closes a window (detectors; 0 for others).
@@ -60,8 +60,9 @@ class Plan:
 
     Attributes:
         schema_path: relative to the pipeline file, as are the artifacts.
-        steps: each after all that it reads from.
-        outputs: names of the detector steps whose verdicts are the pipeline's result.
+        steps: each after all that it reads from; in the file's order where a loop leaves no such order.
+        outputs: names of the detector steps whose verdicts are published: those that the output names, all of them
+            when it names none.
         digest: SHA-256, hex, over the pipeline's content and the artifact digests that were supplied.
     """
 
@@ -99,18 +100,21 @@ def plan(
     assert source is not None, "a worker refuses a pipeline that reads no captured stream"
     assert schema_path is not None, "a captured stream was checked to have a schema"
     steps = {step.name: _planned(step, pipeline.name, kinds) for step in pipeline.spec.steps}
-    order = TopologicalSorter({name: step.after for name, step in steps.items()}).static_order()
+    try:
+        order = tuple(TopologicalSorter({name: step.after for name, step in steps.items()}).static_order())
+    except CycleError:
+        order = tuple(steps)
     ordered = tuple(steps[name] for name in order)
+    judging = tuple(one.name for one in ordered if one.detector is not None)
     output = pipeline.spec.output
+    named = tuple(one.node for one in _resolved(output.steps, pipeline.name)) if output is not None else ()
     return Plan(
         name=pipeline.name,
         namespace=pipeline.namespace,
         source=source,
         schema_path=schema_path,
         steps=ordered,
-        outputs=tuple(one.name for one in ordered if one.detector is not None)
-        if output is None
-        else tuple(one.node for one in _resolved(output.steps, pipeline.name)),
+        outputs=tuple(name for name in named if name in judging) or judging,
         digest=digest(pipeline, artifact_digests),
     )
 
@@ -122,7 +126,7 @@ def _planned(step: Step, pipeline: str, kinds: Kinds) -> PlannedStep:
     size, window_ms = window(step, kind)
     return PlannedStep(
         name=step.name,
-        kind=kind or ("explainer" if step.explainer is not None else "model"),
+        kind=kind or _role(step),
         detector=step.detector,
         explainer=step.explainer,
         needs_outputs=tuple(one.tensor for one in inputs if one.tensor),
@@ -131,6 +135,12 @@ def _planned(step: Step, pipeline: str, kinds: Kinds) -> PlannedStep:
         after=tuple(dict.fromkeys(one.node for one in (*inputs, *triggers))),
         triggers=tuple((one.node, one.tensor) for one in triggers),
     )
+
+
+def _role(step: Step) -> StepKind:
+    role = step.role
+    assert role != "detector", "a detector has a kind"
+    return role
 
 
 def _resolved(texts: tuple[str, ...], pipeline: str) -> list[Reference]:

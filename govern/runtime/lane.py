@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 from govern.bus import Message
-from govern.runtime.task import Effects, PartitionTask
+from govern.record import DeadLetter
+from govern.runtime.flows import Ahead, Flows
+from govern.runtime.task import Effects, Output, PartitionTask
 from govern.runtime.turn import Turn
 
 #: What may wait for a lane before its partition is paused; what one poll brings comes on top. Enough for the longest
 #: turn, so that a lane which keeps up never waits for the bus.
 INBOX_MESSAGES: Final = 2000
 INBOX_BYTES: Final = 16 * 1024 * 1024
-#: Original bytes of dead letters that end a turn and are committed at once: they wait in memory, and one transaction
+#: Bytes of dead letters and outputs that end a turn and are committed at once: they wait in memory, and one transaction
 #: carries them. A pipeline for which nothing is readable makes as many as there are.
 LETTER_BYTES: Final = 8 * 1024 * 1024
 
 
 class Lane:
-    """The work of one task, of which at most one thread is in hand."""
+    """The work of one task, of which at most one thread is in hand.
 
-    def __init__(self, task: PartitionTask) -> None:
+    Args:
+        flows: run for its messages before they are judged.
+    """
+
+    def __init__(self, task: PartitionTask, flows: Flows) -> None:
         self.task = task
+        self._ahead = Ahead(flows)
         self.pending = Effects()
         self.uncommitted_since: float | None = None
         self._inbox: deque[Message] = deque()
@@ -52,12 +60,17 @@ class Lane:
 
     @property
     def ready(self) -> bool:
-        return self.at_rest and bool(self._inbox)
+        return self.at_rest and bool(self._inbox) and self._ahead.reached(self._inbox[0])
+
+    @property
+    def flowing(self) -> bool:
+        """Whether flows run, of which nobody is told when they come to rest."""
+        return self._ahead.under_way
 
     @property
     def laden(self) -> bool:
         """Whether so much is pending that it is not to wait for its commit."""
-        return sum(len(one.value) for one in self.pending.dead_letters) >= LETTER_BYTES
+        return _weight(self.pending.dead_letters, self.pending.outputs) >= LETTER_BYTES
 
     @property
     def turn_s(self) -> float:
@@ -72,10 +85,20 @@ class Lane:
         self._inbox.append(message)
         self._inbox_bytes += len(message.value or b"")
 
+    def look_ahead(self) -> None:
+        """Let flows run for what waits, and take up those that are at rest."""
+        if self.at_rest:
+            self._ahead.look(self._inbox, self.task.position)
+
+    async def stop(self) -> None:
+        """Let go of the flows that run."""
+        await self._ahead.stop()
+
     def begin(self, budget_s: float) -> None:
         """Begin a turn over what waits."""
-        messages = list(islice(self._inbox, INBOX_MESSAGES))
-        self._turn = Turn(partial(self.task.process, messages, enough=_Enough(budget_s)), name=self._thread)
+        messages = list(takewhile(self._ahead.reached, islice(self._inbox, INBOX_MESSAGES)))
+        work = partial(self.task.process, messages, self._ahead.outcomes, enough=_Enough(budget_s))
+        self._turn = Turn(work, name=self._thread)
 
     def begin_expiry(self, now_ns: int) -> None:
         """Begin a turn that closes the windows whose time is over."""
@@ -107,14 +130,19 @@ class Lane:
 
 
 class _Enough:
-    """Whether a turn has done enough: its time is over, or its dead letters are as long as one transaction takes."""
+    """Whether a turn has done enough: its time is over, or what it gives is as long as one transaction takes."""
 
     def __init__(self, budget_s: float) -> None:
         self._deadline_s = time.monotonic() + budget_s
-        self._letters = 0
-        self._letter_bytes = 0
+        self._letters = self._outputs = 0
+        self._bytes = 0
 
     def __call__(self, effects: Effects) -> bool:
-        self._letter_bytes += sum(len(one.value) for one in effects.dead_letters[self._letters :])
-        self._letters = len(effects.dead_letters)
-        return self._letter_bytes >= LETTER_BYTES or time.monotonic() >= self._deadline_s
+        self._bytes += _weight(effects.dead_letters[self._letters :], effects.outputs[self._outputs :])
+        self._letters, self._outputs = len(effects.dead_letters), len(effects.outputs)
+        return self._bytes >= LETTER_BYTES or time.monotonic() >= self._deadline_s
+
+
+def _weight(letters: Iterable[DeadLetter], outputs: Iterable[Output]) -> int:
+    bodies = (len(one.record.request.body) + len(one.record.response.body) for one in outputs)
+    return sum(len(one.value) for one in letters) + sum(bodies)

@@ -10,9 +10,11 @@ from govern.detection import Detector
 from govern.errors import ArtifactError, ConfigError
 from govern.pipeline import Pipeline, PipelineError, Plan, plan
 from govern.pipeline.document import Document
+from govern.pipeline.graph import fed, graph
 from govern.pipeline.load import load_documents
 from govern.pipeline.spec import DetectorSpec
 from govern.runtime.vocabulary import unrun
+from govern.runtime.watched import WatchedFlow, watched
 from govern.schema import FeatureSchema
 
 
@@ -21,12 +23,21 @@ class LoadedPipeline:
     """A pipeline with everything that its steps need, checked to fit together.
 
     Attributes:
+        schema: of the inferences that it watches.
         detectors: step name -> fitted detector.
+        fed: names of the detectors that its flow hands rows of their own schemas.
+        flow: what runs for each inference; None when nothing does.
     """
 
     plan: Plan
     schema: FeatureSchema
     detectors: dict[str, Detector]
+    fed: frozenset[str] = frozenset()
+    flow: WatchedFlow | None = None
+
+    def schema_of(self, step: str) -> FeatureSchema:
+        """Of the rows that a detector step judges."""
+        return self.detectors[step].schema if step in self.fed else self.schema
 
 
 def load_detector(path: Path) -> Detector:
@@ -48,7 +59,8 @@ def load(path: Path, *, watching: bool = False) -> list[LoadedPipeline]:
         watching: leave out those that watch no captured stream: they are called (`govern.runtime.flow`).
 
     Raises:
-        ConfigError: the file is wrong, or a step's artifact is of another method than the file says.
+        ConfigError: the file is wrong, a step's artifact is of another method than the file says, or a transformer's
+            function is not there.
         PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
@@ -67,16 +79,49 @@ def load_documented(path: Path, *, watching: bool = False) -> list[tuple[Documen
 def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
     assert pipeline.spec.schema_path is not None, "a captured stream was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
+    one = graph(pipeline)
+    own = frozenset(node.name for node in one.steps if fed(node, one))
     detectors = {
-        step.name: read_detector(folder, pipeline, step.name, step.detector, schema)
+        step.name: read_detector(folder, pipeline, step.name, step.detector, None if step.name in own else schema)
         for step in pipeline.spec.steps
         if step.detector is not None
     }
     digests = {name: detector.digest for name, detector in detectors.items()}
-    return LoadedPipeline(plan=plan(pipeline, artifact_digests=digests), schema=schema, detectors=detectors)
+    loaded = LoadedPipeline(
+        plan=plan(pipeline, artifact_digests=digests),
+        schema=schema,
+        detectors=detectors,
+        fed=own,
+        flow=WatchedFlow(pipeline, schema) if watched(pipeline).nodes else None,
+    )
+    _check_explained(loaded)
+    return loaded
 
 
-def read_detector(folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpec, schema: FeatureSchema) -> Detector:
+def _check_explained(loaded: LoadedPipeline) -> None:
+    """Refuse an explainer, which explains rows of the model's inputs, that is triggered by rows of something else."""
+    for step in loaded.plan.steps:
+        for source, _ in step.triggers if step.explainer is not None else ():
+            if loaded.schema_of(source).digest != loaded.schema.digest:
+                raise ConfigError(
+                    f"pipeline {loaded.plan.name!r}, step {step.name!r}: trigger {source}",
+                    why=f"{source} judges rows of another schema than the model's, which {step.name} explains",
+                    fix=f"trigger it by a detector that reads {loaded.plan.name}.inputs",
+                )
+
+
+def read_detector(
+    folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpec, schema: FeatureSchema | None
+) -> Detector:
+    """The detector of a step.
+
+    Args:
+        schema: of the rows that it is to judge; None: whatever it was fitted on.
+
+    Raises:
+        ConfigError: its artifact is of another method than the file says.
+        ArtifactError: its artifact cannot be used, or was fitted on another schema.
+    """
     where = folder / spec.artifact
     detector = load_detector(where)
     if detector.method != spec.type:
@@ -85,7 +130,7 @@ def read_detector(folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpe
             why=f"the artifact {where} holds a fitted {detector.method!r}",
             fix="correct the type, or fit the step again with `govern fit --pipeline`",
         )
-    if detector.schema.digest != schema.digest:
+    if schema is not None and detector.schema.digest != schema.digest:
         raise ArtifactError(
             f"pipeline {pipeline.name!r}, step {step!r}: artifact {where} does not fit {pipeline.spec.schema_path}",
             why="it was fitted on a reference with another schema",

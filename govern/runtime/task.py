@@ -1,7 +1,8 @@
 """One partition's work: messages in, verdicts and requests out. Pure and synchronous; the worker does the I/O.
 
-A task is a deterministic function of its pipelines, the checkpoint it was restored from, and the messages it is
-given, so that a crash between two commits changes nothing: the next holder of the partition computes the same.
+A task is a deterministic function of its pipelines, the checkpoint it was restored from, the messages it is given and
+what flows made of them, so that a crash between two commits changes nothing: the next holder of the partition computes
+the same, unless a model that a flow calls answers it otherwise.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
 from govern.runtime import checkpoint, dead_letters, retry
 from govern.runtime.checkpoint import WindowKey
+from govern.runtime.flows import NO_OUTCOMES, Outcomes, answered, runs_for
 from govern.runtime.judge import Stream, judge, missing_outputs, window_record
 from govern.runtime.loader import LoadedPipeline
-from govern.runtime.retry import EVERYBODY, Target
+from govern.runtime.outputs import lane_of, lineage, output_record
+from govern.runtime.passage import Passage
+from govern.runtime.watched import Failed, Ran, rows_of
 from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
 
 #: Capture agents whose drop counts a partition remembers. An agent is one run of a capturing process; the ones
@@ -46,6 +50,13 @@ class Judgement:
 
     verdict: Verdict
     traceparents: tuple[str, ...]
+
+
+class Output(NamedTuple):
+    """What a pipeline gave for an inference, and the lane of that one, on which it stays."""
+
+    record: Inference
+    lane: int
 
 
 #: In `Written.window`: what the topic holds belongs to no window of the buffer, and is to be replaced.
@@ -83,6 +94,7 @@ class Effects:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     observed: list[tuple[str, Inference]] = field(default_factory=list)
     spent_s: dict[str, float] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
 
     def extend(self, other: Effects) -> None:
         self.judgements.extend(other.judgements)
@@ -91,6 +103,7 @@ class Effects:
         self.observed.extend(other.observed)
         for pipeline, spent_s in other.spent_s.items():
             self.spend(pipeline, spent_s)
+        self.outputs.extend(other.outputs)
 
     def spend(self, pipeline: str, seconds: float) -> None:
         self.spent_s[pipeline] = self.spent_s.get(pipeline, 0.0) + seconds
@@ -146,7 +159,9 @@ class PartitionTask:
                 # Left there, the window would go on when the pipeline comes back, over a gap that it does not know of.
                 self._gone.extend(key.chunk(number, piece) for number, pieces in found.items() for piece in pieces)
                 continue
-            parts = [checkpoint.decode_chunk(_joined(found[number]), loaded.schema) for number in sorted(found)]
+            parts = [
+                checkpoint.decode_chunk(_joined(found[number]), loaded.schema_of(key.step)) for number in sorted(found)
+            ]
             rows = [part for part in parts if not isinstance(part, int)]
             unusable = sum(part for part in parts if isinstance(part, int))
             buffer = self._buffer(key)
@@ -158,10 +173,17 @@ class PartitionTask:
             )
         return self.position
 
-    def process(self, messages: Iterable[Message], *, enough: Callable[[Effects], bool] | None = None) -> Effects:
+    def process(
+        self,
+        messages: Iterable[Message],
+        outcomes: Outcomes = NO_OUTCOMES,
+        *,
+        enough: Callable[[Effects], bool] | None = None,
+    ) -> Effects:
         """Judge messages of this partition in offset order. What cannot be read becomes a dead letter.
 
         Args:
+            outcomes: of the flows that run for them (`govern.runtime.flows`).
             enough: asked after each message whether to leave the rest for later; `position` says how far it came.
         """
         effects = Effects()
@@ -169,7 +191,7 @@ class PartitionTask:
             read = [_read(message) for message in batch]
             frames = self._frames(batch, read, effects)
             for message, found in zip(batch, read, strict=True):
-                self._one(message, found, frames, effects)
+                self._one(message, found, frames, outcomes, effects)
                 self.position = message.offset + 1
                 if enough is not None and enough(effects):
                     return effects
@@ -248,18 +270,27 @@ class PartitionTask:
         """What each pipeline can judge of the messages, decoded together, which costs a fraction of one by one."""
         by_source: dict[tuple[str, str], list[tuple[int, Inference]]] = {}
         for message, found in zip(messages, read, strict=True):
-            if isinstance(found, Inference) and _answered(found) and not found.synthetic:
+            if isinstance(found, Inference) and answered(found) and not found.synthetic:
                 by_source.setdefault((found.service, found.model), []).append((message.offset, found))
         frames: Frames = {}
         for source, mine in by_source.items():
             for loaded in self._watching.get(source, ()):
+                if loaded.detectors and loaded.fed.issuperset(loaded.detectors):
+                    continue
                 name = loaded.plan.name
                 with self._on(name, effects):
                     decoded = decode_together([inference for _, inference in mine], loaded.schema)
                 frames.update(((name, offset), frame) for (offset, _), frame in zip(mine, decoded, strict=True))
         return frames
 
-    def _one(self, message: Message, inference: Inference | BadInput, frames: Frames, effects: Effects) -> None:
+    def _one(
+        self,
+        message: Message,
+        inference: Inference | BadInput,
+        frames: Frames,
+        outcomes: Outcomes,
+        effects: Effects,
+    ) -> None:
         if isinstance(inference, BadInput):
             effects.dead_letters.append(dead_letters.of_message(message, inference, namespace=self._namespace))
             return
@@ -270,11 +301,14 @@ class PartitionTask:
         lost = self._newly_dropped(inference) if wanted is None else 0
         for loaded in self._watching.get((inference.service, inference.model), ()):
             name = loaded.plan.name
+            if name in lineage(inference) or not (wanted is None or wanted.names(name)):
+                continue
             if wanted is None:
                 effects.observed.append((name, inference))
-            if wanted is None or wanted.names(name):
-                with self._on(name, effects):
-                    self._feed(loaded, inference, lost, message, frames, effects, wanted or EVERYBODY)
+            outcome = outcomes[name, message.offset] if runs_for(loaded, inference, wanted) else None
+            passage = Passage(loaded, inference, message, wanted, lost)
+            with self._on(name, effects):
+                self._feed(passage, frames.get((name, message.offset)), outcome, effects)
 
     def _newly_dropped(self, inference: Inference) -> int:
         agent, total = inference.capture.agent, inference.capture.dropped_before
@@ -285,54 +319,63 @@ class PartitionTask:
         return max(0, total - (before or 0))
 
     def _feed(
-        self,
-        loaded: LoadedPipeline,
-        inference: Inference,
-        lost: int,
-        message: Message,
-        frames: Frames,
-        effects: Effects,
-        wanted: Target,
+        self, passage: Passage, frame: Frame | DecodeError | None, outcome: Ran | Failed | None, effects: Effects
     ) -> None:
-        keys = {
-            step: WindowKey(loaded.plan.name, step, inference.revision, inference.endpoint)
-            for step in loaded.detectors
-            if wanted.takes(step)
-        }
-        if lost:
-            self._note_lost(keys.values(), lost)
-        if not _answered(inference):
-            return
-        frame = frames[loaded.plan.name, message.offset]
+        loaded = passage.loaded
+        keys = {step: passage.key(step) for step in loaded.detectors if passage.takes(step)}
+        if passage.lost:
+            self._note_lost(keys.values(), passage.lost)
         if isinstance(frame, DecodeError):
             self._note_lost(keys.values(), 1)
-            effects.dead_letters.append(
-                dead_letters.of_message(message, frame, namespace=self._namespace, pipeline=loaded.plan.name)
-            )
+            effects.dead_letters.append(passage.letter(frame))
             return
-        trace = next((v.decode("latin-1") for k, v in message.headers if k == "traceparent"), inference.traceparent)
-        rows = Rows.of_message(
-            frame,
-            offset=message.offset,
-            time_ns=inference.t_response,
-            request_id=inference.request_id,
-            traceparent=trace,
-        )
-        for step in keys:
-            detector = loaded.detectors[step]
-            missing = missing_outputs(detector, frame)
-            if missing is not None:
-                self._note_lost([keys[step]], len(frame))
-                effects.dead_letters.append(
-                    dead_letters.of_message(
-                        message, missing, namespace=self._namespace, pipeline=loaded.plan.name, step=step
-                    )
+        if frame is not None:
+            rows = passage.rows(frame)
+            for step, key in keys.items():
+                if step not in loaded.fed:
+                    self._add(passage, key, rows, effects)
+        own = [key for step, key in keys.items() if step in loaded.fed]
+        if outcome is not None:
+            self._flowed(passage, own, outcome, effects)
+
+    def _flowed(self, passage: Passage, keys: Sequence[WindowKey], outcome: Ran | Failed, effects: Effects) -> None:
+        """Take what a flow made of an inference: rows for windows, and what the pipeline gives."""
+        made: Inference | None = None
+        if isinstance(outcome, Ran) and outcome.outputs and passage.takes_outputs:
+            try:
+                made = output_record(
+                    passage.inference, outcome.inputs, outcome.outputs, pipeline=passage.loaded.plan.name
                 )
-                continue
-            closed = self._buffer(keys[step]).add(rows)
-            self._changed.add(keys[step])
-            if closed:
-                self._judge(keys[step], closed, effects)
+            except BadInput as error:
+                outcome = Failed.of(error)
+        if isinstance(outcome, Failed):
+            self._note_lost(keys, 1)
+            effects.dead_letters.append(passage.letter(outcome.error, outcome.step or passage.unread))
+            return
+        for key in keys:
+            received = outcome.received.get(key.step)
+            if received is None:
+                continue  # of another branch
+            try:
+                frame = rows_of(received, passage.loaded.detectors[key.step], passage.inference.id)
+            except BadInput as error:
+                self._note_lost([key], 1)
+                effects.dead_letters.append(passage.letter(error, key.step))
+            else:
+                self._add(passage, key, passage.rows(frame), effects)
+        if made is not None:
+            effects.outputs.append(Output(made, lane_of(passage.message.key)))
+
+    def _add(self, passage: Passage, key: WindowKey, rows: Rows, effects: Effects) -> None:
+        missing = missing_outputs(passage.loaded.detectors[key.step], rows.frame)
+        if missing is not None:
+            self._note_lost([key], len(rows))
+            effects.dead_letters.append(passage.letter(missing, key.step))
+            return
+        closed = self._buffer(key).add(rows)
+        self._changed.add(key)
+        if closed:
+            self._judge(key, closed, effects)
 
     def _note_lost(self, keys: Iterable[WindowKey], instances: int) -> None:
         for key in keys:
@@ -389,10 +432,6 @@ def _read(message: Message) -> Inference | BadInput:
         why="this topic carries inferences",
         fix="publish it to its own topic",
     )
-
-
-def _answered(inference: Inference) -> bool:
-    return not inference.error and 200 <= inference.status_code < 300
 
 
 def _joined(pieces: Mapping[int, bytes]) -> bytes:

@@ -19,36 +19,34 @@ from govern.pipeline.references import FLAGGED, Reference, detector_kind, parse
 from govern.pipeline.spec import Batch, ModelSpec, Output, PipelineSpec, Step
 
 COMMAND: Final = "govern worker"
-_ALONE: Final = "a worker takes each step's data from one inference, so there is nothing to join"
 #: Key of a model of the specification -> why a worker does not run it, and what to do without it.
 REFUSED: Final[dict[tuple[type, str], tuple[str, str]]] = {
     (PipelineSpec, "input"): ("a worker reads captured streams", "remove it, and name the stream in `source`"),
-    (PipelineSpec, "allowCycles"): ("a worker runs graphs without cycles", "remove it"),
-    (PipelineSpec, "maxStepRevisits"): ("a worker runs graphs without cycles", "remove it"),
     (PipelineSpec, "dataflow"): (
         "a pipeline has no topics of its own in a worker",
         "remove it; topics are managed with `govern topics`",
     ),
-    (Step, "transformer"): ("a worker runs no transformers", "remove the step"),
-    (Step, "router"): ("a worker routes nothing", "remove the step"),
-    (Step, "combiner"): ("a worker combines nothing", "remove the step"),
-    (Step, "inputsJoinType"): (_ALONE, "remove it"),
-    (Step, "triggersJoinType"): ("an explainer runs when any of its triggers fires", "remove it"),
-    (Step, "joinWindowMs"): (_ALONE, "remove it"),
-    (Step, "tensorMap"): (
-        "a worker reads tensors by the names that the schema gives them",
-        "remove it, and name the features in the schema as the model's tensors are named",
-    ),
     (Batch, "rolling"): ("a worker's windows are tumbling", "remove it"),
-    (ModelSpec, "url"): ("a worker calls no models", "watch the captured one: model: {captured: true}"),
-    (Output, "stepsJoin"): ("each step's verdicts are published on their own", "remove it"),
-    (Output, "joinWindowMs"): ("each step's verdicts are published on their own", "remove it"),
-    (Output, "tensorMap"): ("verdicts have no tensors", "remove it"),
 }
+#: What a worker refuses of an explainer, whose rows it takes from the window that triggers it.
+REFUSED_OF_EXPLAINERS: Final[dict[tuple[type, str], tuple[str, str]]] = {
+    (Step, "inputsJoinType"): ("an explainer reads the model's inputs, so there is nothing to join", "remove it"),
+    (Step, "triggersJoinType"): ("an explainer runs when any of its triggers fires", "remove it"),
+    (Step, "joinWindowMs"): ("an explainer reads the model's inputs, so there is nothing to join", "remove it"),
+    (Step, "tensorMap"): ("an explainer reads features by the names that the schema gives them", "remove it"),
+}
+#: Later keys that a worker runs.
+RUN: Final = frozenset(
+    {
+        *((PipelineSpec, key) for key in ("allowCycles", "maxStepRevisits")),
+        *((Step, key) for key in ("transformer", "router", "combiner")),
+        *((Step, key) for key in ("inputsJoinType", "triggersJoinType", "joinWindowMs", "tensorMap")),
+        *((ModelSpec, key) for key in ("url", "name", "version", "timeoutMs")),
+        *((Output, key) for key in ("stepsJoin", "joinWindowMs", "tensorMap")),
+    }
+)
 #: Later keys that ask nothing of who runs the pipeline: they are read by the checks of the file.
 DECLARATIONS: Final = frozenset({(ModelSpec, "inputs"), (ModelSpec, "outputs"), (ModelSpec, "oneOf")})
-#: Keys that belong to `url`, with which they are refused.
-OF_URL: Final = frozenset({(ModelSpec, "name"), (ModelSpec, "version"), (ModelSpec, "timeoutMs")})
 
 
 def unrun(document: Document, pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> list[Problem]:
@@ -68,8 +66,7 @@ def unrun(document: Document, pipeline: Pipeline, *, kinds: Kinds = detector_kin
         found += _keys(document, (*where, "batch"), step.batch)
         if step.model is not None:
             found += _keys(document, (*where, "model"), step.model)
-        if step.role in ("detector", "explainer", "model"):
-            found += _step(document, where, step, pipeline.name, steps, kinds)
+        found += _step(document, where, step, pipeline.name, steps, kinds)
     found += _output(document, pipeline, steps)
     return found
 
@@ -79,13 +76,16 @@ def _keys(
 ) -> Iterator[Problem]:
     """The later keys of a section that have another value than their default, and that a worker does not run."""
     model = type(section)
+    explains = isinstance(section, Step) and section.explainer is not None
+    refused = {**REFUSED, **REFUSED_OF_EXPLAINERS} if explains else REFUSED
     for name in sorted(model.added):
         field = model.model_fields[name]
         key = field.alias or name
-        value = getattr(section, name)
-        if value == field.get_default() or (model, key) in DECLARATIONS | OF_URL or _harmless(section, name):
+        if getattr(section, name) == field.get_default() or _harmless(section, name):
             continue
-        why, fix = REFUSED[model, key]
+        if (model, key) not in refused and (model, key) in RUN | DECLARATIONS:
+            continue
+        why, fix = refused[model, key]
         yield document.problem((*where, key), f"`{key}` is not run by `{COMMAND}`", why, fix, at_key=True)
 
 
@@ -105,48 +105,56 @@ def _step(
     if step.role == "explainer" and not step.triggers:
         fix = "trigger it on flagged rows: triggers: [<outlier step>.outputs.outliers]"
         yield document.problem(where, f"{who} has no triggers", f"`{COMMAND}` explains flagged rows only", fix)
-    for key, given, role, why in (
-        ("triggers", step.triggers, "explainer", "only explainers wait for triggers"),
-        ("batch", step.batch != Batch(), "detector", "only detectors work on windows"),
+    captured = step.model is not None and step.model.url is None
+    for key, wrong, why in (
+        ("batch", step.role != "detector" and step.batch != Batch(), f"in `{COMMAND}` only detectors work on windows"),
+        ("triggers", captured and bool(step.triggers), "a captured model was called already"),
+        ("tensorMap", captured and bool(step.tensor_map), "a captured model was called already"),
     ):
-        if given and step.role != role:
-            why = f"in `{COMMAND}` {why}"
+        if wrong:
             yield document.problem((*where, key), who, why, f"remove `{key}`", at_key=True)
     for position, text in enumerate(step.inputs):
-        wrong = _input(step, _parsed(text), pipeline, steps, kinds)
-        if wrong:
-            yield document.problem((*where, "inputs", position), text, *wrong)
+        refused = _input(step, _parsed(text), pipeline, steps, kinds)
+        if refused:
+            yield document.problem((*where, "inputs", position), text, *refused)
     for position, text in enumerate(step.triggers):
-        wrong = _trigger(step, _parsed(text), steps, kinds)
-        if wrong:
-            yield document.problem((*where, "triggers", position), text, *wrong)
+        refused = _trigger(step, _parsed(text), pipeline, steps, kinds)
+        if refused:
+            yield document.problem((*where, "triggers", position), text, *refused)
 
 
 def _input(
     step: Step, reference: Reference, pipeline: str, steps: dict[str, Step], kinds: Kinds
 ) -> tuple[str, str] | None:
     """Why a worker's step cannot read this, and what to write instead."""
-    if reference.node == pipeline:
-        if reference.tensor:
-            return f"`{COMMAND}` hands over all features", f"read all of them: {pipeline}.inputs"
-        return None
-    if reference.side == "inputs":
-        return f"`{COMMAND}` keeps what the pipeline was given, not what a step was", f"write {pipeline}.inputs"
-    source = steps[reference.node]
-    if step.role == "detector" and source.role == "model":
-        return None
-    flagging = _flags(source, kinds)
-    if step.role == "explainer" and flagging:
-        fix = f"write triggers: [{source.name}.outputs.{flagging}] and inputs: [{pipeline}.inputs]"
-        return "an explainer reads the model's inputs and is triggered by flagged rows", fix
-    fix = f"read {pipeline}.inputs" + (" or a model's outputs" if step.role == "detector" else "")
-    return f"`{COMMAND}` hands no outputs of a {source.role} step to a {step.role} step", fix
+    whole = reference.node == pipeline and not reference.tensor
+    if step.role == "explainer":
+        source = steps.get(reference.node)
+        flagging = _flags(source, kinds) if source is not None and reference.side == "outputs" else ""
+        if source is not None and flagging:
+            fix = f"write triggers: [{source.name}.outputs.{flagging}] and inputs: [{pipeline}.inputs]"
+            return "an explainer reads the model's inputs and is triggered by flagged rows", fix
+        return None if whole else ("an explainer reads the model's inputs, all of them", f"read {pipeline}.inputs")
+    if step.model is not None and step.model.url is None:
+        return None if whole else ("a captured model was called already, by whom it was captured", "remove it")
+    return _of_windows(reference, pipeline, steps)
 
 
-def _trigger(step: Step, reference: Reference, steps: dict[str, Step], kinds: Kinds) -> tuple[str, str] | None:
-    """Why a worker's explainer cannot be triggered by this, and what to write instead."""
+def _of_windows(reference: Reference, pipeline: str, steps: dict[str, Step]) -> tuple[str, str] | None:
+    """Why what a detector or explainer is given or says reaches no step that is run for each inference."""
+    source = steps.get(reference.node)
+    if source is None or source.role not in ("detector", "explainer"):
+        return None
+    why = f"{source.role} step {source.name!r} speaks of windows of many inferences, when they close"
+    return why, f"read {pipeline}.inputs, or a step that says something of each inference"
+
+
+def _trigger(
+    step: Step, reference: Reference, pipeline: str, steps: dict[str, Step], kinds: Kinds
+) -> tuple[str, str] | None:
+    """Why a worker's step cannot be triggered by this, and what to write instead."""
     if step.role != "explainer":
-        return None
+        return _of_windows(reference, pipeline, steps)
     every = [f"{one.name}.outputs.{tensor}" for one in steps.values() if (tensor := _flags(one, kinds))]
     example = every[0] if every else "<outlier step>.outputs.outliers"
     source = steps.get(reference.node)
@@ -166,10 +174,10 @@ def _output(document: Document, pipeline: Pipeline, steps: dict[str, Step]) -> I
         where = ("spec", "output", "steps", position)
         reference = _parsed(text)
         step = steps[reference.node]
-        if step.role != "detector":
-            why = f"it is a {step.role} step; what `{COMMAND}` publishes is verdicts"
-            yield document.problem(where, f"step {step.name!r} gives no verdict", why, "name detector steps")
-        elif reference.tensor:
+        if step.role == "explainer":
+            why = "it is an explainer step; explanations have a topic of their own"
+            yield document.problem(where, f"step {step.name!r} gives no output", why, "name other steps")
+        elif step.role == "detector" and reference.tensor:
             why = f"`{COMMAND}` publishes a step's verdicts whole"
             yield document.problem(where, text, why, f"write {step.name}")
 
@@ -265,9 +273,21 @@ class Runtime:
     ignores: Callable[[Document, Pipeline], list[Problem]]
 
 
-def _nothing(document: Document, pipeline: Pipeline) -> list[Problem]:
-    """A worker refuses what it does not run."""
-    return []
+def undone(document: Document, pipeline: Pipeline) -> list[Problem]:
+    """What `govern worker` has no use for in a pipeline that it runs."""
+    spec = pipeline.spec
+    sections: list[tuple[Where, Step | Output]] = [
+        (("spec", "steps", position), step) for position, step in enumerate(spec.steps)
+    ]
+    sections += [(("spec", "output"), spec.output)] if spec.output is not None else []
+    why = "of each inference it is known what will still come"
+    return [
+        document.problem(
+            (*where, "joinWindowMs"), "`joinWindowMs` has no use", why, "remove `joinWindowMs`", at_key=True
+        )
+        for where, section in sections
+        if section.join_window_ms is not None
+    ]
 
 
-RUNTIMES: Final = (Runtime(COMMAND, unrun, _nothing), Runtime("govern serve", unserved, unused))
+RUNTIMES: Final = (Runtime(COMMAND, unrun, undone), Runtime("govern serve", unserved, unused))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,11 +24,13 @@ from govern.bus.topics import Stream, topic
 from govern.codecs import cloudevents
 from govern.ids import uuid7
 from govern.record import ConfigChange
+from govern.runtime.flows import PATIENCE_S, Flows
 from govern.runtime.lane import Lane
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.report import Reporter, Standing
 from govern.runtime.task import Judgement, PartitionTask
+from govern.runtime.watched import WatchedFlow
 from govern.telemetry.logging import get_logger
 
 #: A verdict waits at most this long for its transaction. Shorter costs a round trip of transactions per window;
@@ -45,6 +47,8 @@ TURN_S: Final = 0.05
 LATE_S: Final = 0.25
 #: Whoever loses a partition waits so long for the turn in hand; past it, the next holder does that work again.
 HANDOVER_S: Final = 5.0
+#: How long a poll waits for messages while flows run: it is not woken when they are at rest.
+FLOW_LOOK_S: Final = 0.01
 #: How often quiet partitions are looked over for windows whose time is over, and lag is measured.
 HOUSEKEEPING_S: Final = 0.5
 #: Wait before joining again after a failure of the bus: doubles from the first to the last.
@@ -71,6 +75,7 @@ class Worker:
         reporter: emits metrics and spans for what was committed.
         group: consumer group; workers of one group share the partitions and must run the same pipelines.
         clock_ns: Unix time in nanoseconds, against which windows of quiet streams expire.
+        patience_s: how long a model that a pipeline calls may be away before its inferences become dead letters.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Worker:
         group: str = "govern-worker",
         source: str = "/govern/worker",
         clock_ns: Callable[[], int] = time.time_ns,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._bus = bus
         self._namespace = namespace
@@ -91,6 +97,8 @@ class Worker:
         self._group = f"{group}.{namespace}"
         self._source = source
         self._clock_ns = clock_ns
+        self._model_patience_s = patience_s
+        self._flows = Flows(pipelines, patience_s=patience_s)
         self._inferences = topic(namespace, "inferences")
         self._checkpoints = topic(namespace, "checkpoints")
         self._held: dict[Partition, Assigned] = {}
@@ -106,6 +114,16 @@ class Worker:
         Raises:
             BusError: one that cannot pass, such as a missing topic.
         """
+        try:
+            await self._work(stop)
+        finally:
+            await self._flows.close()
+
+    def learners(self) -> Iterator[WatchedFlow]:
+        """The flows that feedback teaches."""
+        return self._flows.learners()
+
+    async def _work(self, stop: asyncio.Event) -> None:
         wait_s = BACKOFF_S[0]
         while not stop.is_set():
             try:
@@ -168,6 +186,8 @@ class Worker:
         await self._finish()
         await self._on_revoked(held)
         await self._announce()
+        before, self._flows = self._flows, Flows(self._pipelines, patience_s=self._model_patience_s)
+        await before.close(but=self._flows)
         await self._on_assigned(held)
         self._subscription.resume(held)
         log.info("pipelines taken over", pipelines=[one.plan.name for one in self._pipelines])
@@ -195,6 +215,8 @@ class Worker:
         lanes = [one.lane for one in self._held.values()]
         if any(lane.ready for lane in lanes):
             return 0.0
+        if any(lane.flowing for lane in lanes):
+            return FLOW_LOOK_S
         since = [lane.uncommitted_since for lane in lanes if lane.at_rest and lane.uncommitted_since is not None]
         if not since:
             return COMMIT_INTERVAL_S
@@ -210,6 +232,7 @@ class Worker:
         """A turn for each partition that has work, one after the other: they share one interpreter anyway."""
         for assigned in self._held.values():
             await assigned.lane.rest(0.0)  # one that was late may have ended
+            assigned.lane.look_ahead()
         ready = [assigned.lane for assigned in self._held.values() if assigned.lane.ready]
         budget_s = max(TURN_S, ROUND_S / max(1, len(ready)))
         for lane in ready:
@@ -277,6 +300,9 @@ class Worker:
             "verdicts": [self._verdict_message(one) for one in effects.judgements],
             "explain-requests": [to_message(one, source=self._source) for one in effects.explain_requests],
             "dead-letter": [to_message(one, source=self._source) for one in effects.dead_letters],
+            "inferences": [
+                cloudevents.to_message(one.record, source=self._source, lane=one.lane) for one in effects.outputs
+            ],
         }
         state = [Outgoing(key=key, value=value, partition=task.tp.partition) for key, value in task.changed_state()]
         async with assigned.transactor.transaction() as transaction:
@@ -298,7 +324,7 @@ class Worker:
         for tp in sorted(partitions):
             transactor = await self._bus.transactor(f"{self._group}.{tp.topic}.{tp.partition}")
             task = PartitionTask(tp, self._namespace, self._pipelines)
-            self._held[tp] = Assigned(lane=Lane(task), transactor=transactor)
+            self._held[tp] = Assigned(lane=Lane(task, self._flows), transactor=transactor)
             table = await self._bus.read_table(Partition(self._checkpoints, tp.partition))
             committed = await self._subscription.committed(tp) if self._subscription else None
             start = task.restore(table, committed)
@@ -311,6 +337,7 @@ class Worker:
             assigned = self._held.pop(tp, None)
             if assigned is None:
                 continue
+            await assigned.lane.stop()
             try:
                 if not await assigned.lane.rest(HANDOVER_S):
                     why = f"it has been judging for {assigned.lane.turn_s:.1f} s"
@@ -328,6 +355,7 @@ class Worker:
         held, self._held = self._held, {}
         self._reporter.forget_windows()
         for assigned in held.values():
+            await assigned.lane.stop()
             await assigned.transactor.close()
         subscription, self._subscription = self._subscription, None
         if subscription is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from govern.codecs.tensor import Tensor
-from govern.runtime.flow import load_models
+from govern.runtime.flow.build import load_models
 from govern.runtime.flow.errors import StepFailed
 from tests.peers.conftest import HOST, MLServer
 

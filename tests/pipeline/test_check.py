@@ -473,3 +473,12 @@ def test_a_cycle_names_its_path(problems: Problems) -> None:
 def test_a_step_that_reads_itself_is_a_cycle(problems: Problems) -> None:
     (found,) = problems(("employment.outputs.probability", "adversarial.outputs"))
     assert found.what == "cycle adversarial -> adversarial"
+
+
+@pytest.mark.parametrize("model", ["monitor", "monitor.drift"])
+def test_a_pipeline_does_not_watch_what_it_gives(load: Load, good: str, problems: Problems, model: str) -> None:
+    own = ("model: employment}", f"model: {model}}}")
+    (found,) = problems(own, ("steps: [drift, outlier]", "steps: [drift, employment]"))
+    assert (found.field, found.what) == ("spec.source.model", f"{model} is the pipeline itself")
+    assert "rename the pipeline" in found.fix
+    load(good.replace(*own))  # verdicts are no inferences

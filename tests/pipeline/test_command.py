@@ -46,7 +46,7 @@ def test_check_says_of_a_pipeline_that_no_command_runs_why(file: Path, called: s
     assert "score, 7 steps" in result.output
     assert "no command of this release runs it" in result.output
     assert "not govern worker: 5:3 spec.input `input` is not run by `govern worker`: a worker reads" in result.output
-    assert "not govern worker: 15:15 spec.steps[1].model.url `url`" in result.output
+    assert "not govern worker: 22:38 spec.steps[2].batch.rolling `rolling`" in result.output
     assert "not govern serve: 40:40 spec.output.steps[1] why never comes: step 'why' explains after" in result.output
 
 

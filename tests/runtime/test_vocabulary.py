@@ -19,15 +19,6 @@ from tests.runtime.conftest import Fitted
 CASES = [
     (
         "  output:",
-        "  allowCycles: true\n  output:",
-        "allowCycles",
-        "spec.allowCycles",
-        "`allowCycles`",
-        "without cycles",
-        "remove it",
-    ),
-    (
-        "  output:",
         "  dataflow: {cleanTopicsOnDelete: true}\n  output:",
         "dataflow",
         "spec.dataflow",
@@ -43,33 +34,6 @@ CASES = [
         "`rolling`",
         "tumbling",
         "remove it",
-    ),
-    (
-        "batch: {size: 10, windowMs: 50}",
-        "inputsJoinType: any",
-        "inputsJoinType",
-        "spec.steps[3].inputsJoinType",
-        "`inputsJoinType`",
-        "one inference",
-        "remove it",
-    ),
-    (
-        "batch: {size: 10, windowMs: 50}",
-        "joinWindowMs: 5",
-        "joinWindowMs",
-        "spec.steps[3].joinWindowMs",
-        "`joinWindowMs`",
-        "one inference",
-        "remove it",
-    ),
-    (
-        "batch: {size: 10, windowMs: 50}",
-        "tensorMap: {employment.outputs.probability: p}",
-        "tensorMap",
-        "spec.steps[3].tensorMap",
-        "`tensorMap`",
-        "schema",
-        "name the features",
     ),
     (
         "      triggers: [outlier.outputs.outliers, adversarial.outputs.adversarials]\n",
@@ -101,29 +65,11 @@ CASES = [
     (
         "      batch: {size: 500}\n",
         "      triggers: [outlier.outputs.outliers]\n",
-        "triggers",
-        "spec.steps[1].triggers",
-        "detector step 'drift'",
-        "only explainers",
-        "remove `triggers`",
-    ),
-    (
-        "employment.outputs.probability",
-        "monitor.inputs.AGEP",
-        "monitor.inputs.",
-        "spec.steps[3].inputs[1]",
-        "monitor.inputs.AGEP",
-        "all features",
-        "monitor.inputs",
-    ),
-    (
-        "employment.outputs.probability",
-        "employment.inputs",
-        "employment.",
-        "spec.steps[3].inputs[1]",
-        "employment.inputs",
-        "not what a step was",
-        "monitor.inputs",
+        "outlier.",
+        "spec.steps[1].triggers[0]",
+        "outlier.outputs.outliers",
+        "speaks of windows",
+        "each inference",
     ),
     (
         "employment.outputs.probability",
@@ -131,8 +77,8 @@ CASES = [
         "drift.",
         "spec.steps[3].inputs[1]",
         "drift.outputs.is_drift",
-        "no outputs of a detector step to a detector step",
-        "a model's outputs",
+        "speaks of windows",
+        "read monitor.inputs",
     ),
     (
         "inputs: [monitor.inputs]\n      triggers",
@@ -184,9 +130,9 @@ CASES = [
         "steps: [explain]",
         "explain]",
         "spec.output.steps[0]",
-        "step 'explain' gives no verdict",
-        "verdicts",
-        "detector steps",
+        "step 'explain' gives no output",
+        "a topic of their own",
+        "other steps",
     ),
     (
         "steps: [drift, outlier]",
@@ -198,12 +144,39 @@ CASES = [
         "write drift",
     ),
     (
-        "steps: [drift, outlier]",
-        "steps: [drift, outlier], stepsJoin: inner",
-        "stepsJoin",
-        "spec.output.stepsJoin",
-        "`stepsJoin`",
-        "on their own",
+        "inputs: [monitor.inputs]\n      triggers",
+        "inputs: [monitor.inputs.a]\n      triggers",
+        "monitor.inputs.a",
+        "spec.steps[4].inputs[0]",
+        "monitor.inputs.a",
+        "all of them",
+        "read monitor.inputs",
+    ),
+    (
+        "inputs: [monitor.inputs]\n      triggers",
+        "inputs: [monitor.inputs]\n      tensorMap: {monitor.inputs.a: b}\n      triggers",
+        "tensorMap",
+        "spec.steps[4].tensorMap",
+        "`tensorMap`",
+        "the schema gives them",
+        "remove it",
+    ),
+    (
+        "      model: {captured: true}\n",
+        "      model: {captured: true}\n      triggers: [monitor.inputs]\n",
+        "triggers",
+        "spec.steps[0].triggers",
+        "model step 'employment'",
+        "was called already",
+        "remove `triggers`",
+    ),
+    (
+        "      model: {captured: true}\n",
+        "      model: {captured: true}\n      inputs: [monitor.inputs.a]\n",
+        "monitor.inputs.a",
+        "spec.steps[0].inputs[0]",
+        "monitor.inputs.a",
+        "was called already",
         "remove it",
     ),
 ]
@@ -230,37 +203,62 @@ def test_each_refusal_has_its_place_reason_and_fix(
     assert (what in problem.what, why in problem.why, fix in problem.fix) == (True, True, True), str(problem)
 
 
-def test_a_called_pipeline_is_refused_key_by_key(tmp_path: Path) -> None:
+def test_of_a_called_pipeline_a_worker_refuses_what_is_not_of_one_inference(tmp_path: Path) -> None:
     step = "spec.steps[{}].{}".format
     assert [problem.field for problem in refused(tmp_path, CALLED)] == [
-        "spec.allowCycles",
         "spec.dataflow",
         "spec.input",
-        "spec.maxStepRevisits",
-        "spec.output.joinWindowMs",
-        "spec.output.stepsJoin",
-        "spec.output.tensorMap",
-        step(0, "inputsJoinType"),
-        step(0, "transformer"),
-        step(1, "tensorMap"),
-        step(1, "model.url"),
-        step(1, "inputs[0]"),
-        step(2, "router"),
         step(2, "batch.rolling"),
-        step(3, "model.url"),
-        step(3, "triggers"),
-        step(3, "inputs[0]"),
-        step(4, "model.url"),
-        step(4, "triggers"),
-        step(4, "inputs[0]"),
-        step(5, "combiner"),
-        step(5, "inputsJoinType"),
-        step(5, "joinWindowMs"),
+        step(2, "batch"),
         step(6, "triggersJoinType"),
         step(6, "triggers[0]"),
         step(6, "triggers[1]"),
-        "spec.output.steps[0]",
     ]
+
+
+WATCHED = """
+apiVersion: govern.io/v1alpha1
+kind: Pipeline
+metadata: {name: p}
+spec:
+  source: {service: s, model: m}
+  schema: schema.yaml
+  allowCycles: true
+  maxStepRevisits: 3
+  steps:
+    - {name: m, model: {captured: true}}
+    - {name: other, model: {url: "http://other:8080", name: x, version: "1", timeoutMs: 5}, inputs: [p.inputs.a]}
+    - name: choice
+      router: {strategy: thompson, routes: [{name: left}, {name: right}]}
+    - name: both
+      combiner: {method: mean, output: a}
+      inputs: [m, other.outputs.y]
+      inputsJoinType: outer
+    - name: encode
+      transformer: {callable: "some:thing"}
+      inputs: [both, again]
+      inputsJoinType: any
+      triggers: [choice.outputs.left, choice.outputs.right]
+      triggersJoinType: any
+      tensorMap: {both.outputs.a: b}
+    - {name: again, transformer: {callable: "some:thing"}, inputs: [encode.outputs.b]}
+    - {name: drift, detector: {type: tabular, artifact: a}, inputs: [encode.outputs.c], triggers: [choice.outputs.left]}
+    - {name: outlier, detector: {type: isolation_forest, artifact: b}, inputs: [m.inputs.a]}
+  output: {steps: [drift, encode, again.outputs.d], stepsJoin: outer, tensorMap: {encode.outputs.c: e}}
+"""
+
+
+def test_a_worker_runs_whatever_says_something_of_one_inference(tmp_path: Path) -> None:
+    assert refused(tmp_path, WATCHED) == []
+
+
+def test_a_worker_says_that_it_need_not_wait_for_what_cannot_come_any_more(tmp_path: Path) -> None:
+    text = WATCHED.replace("stepsJoin: outer", "stepsJoin: outer, joinWindowMs: 5")
+    text = text.replace("      inputsJoinType: outer\n", "      inputsJoinType: outer\n      joinWindowMs: 7\n")
+    assert refused(tmp_path, text) == []
+    ((document, pipeline),) = load_documents(tmp_path / "p.yaml", kinds=kinds)
+    found = vocabulary.undone(document, pipeline)
+    assert [one.field for one in found] == ["spec.steps[3].joinWindowMs", "spec.output.joinWindowMs"]
 
 
 def test_a_call_is_answered_by_what_says_something_of_one_request(tmp_path: Path) -> None:
@@ -301,7 +299,7 @@ def test_what_asks_for_nothing_else_than_a_worker_does_is_run(tmp_path: Path) ->
 
 def test_a_later_key_of_the_vocabulary_is_run_declared_or_refused() -> None:
     """What a new key of the specification would need, lest a worker ignores it."""
-    known = {*vocabulary.REFUSED, *vocabulary.DECLARATIONS, *vocabulary.OF_URL}
+    known = {*vocabulary.REFUSED, *vocabulary.DECLARATIONS, *vocabulary.RUN}
     sections = (models.PipelineSpec, models.Step, models.Batch, models.ModelSpec, models.Output)
     later = {(one, one.model_fields[name].alias or name) for one in sections for name in one.added}
     assert later == known

@@ -52,11 +52,12 @@ class Arrival:
     complete: bool = False
 
 
-def check(document: Document, one: Graph, schema: FeatureSchema | None) -> list[Problem]:
+def check(document: Document, one: Graph, schema: FeatureSchema | None, *, watching: bool = False) -> list[Problem]:
     """All contradictions between declarations.
 
     Args:
         schema: None when the pipeline has none, or it cannot be read yet.
+        watching: the schema is that of a captured stream; a detector of what called steps return has one of its own.
     """
     found: list[Problem] = []
     for node in one.nodes:
@@ -67,19 +68,24 @@ def check(document: Document, one: Graph, schema: FeatureSchema | None) -> list[
         groups = [[arrival] for arrival in arrivals] if node.inputs_join == "any" else [arrivals]
         problems: dict[str, Problem] = {}
         for group in groups:
-            for problem in _received(document, one, node, group, schema):
+            for problem in _received(document, one, node, group, schema, watching):
                 problems.setdefault(problem.field, problem)
         found += problems.values()
     return found
 
 
 def _received(
-    document: Document, one: Graph, node: Node, arrivals: Sequence[Arrival], schema: FeatureSchema | None
+    document: Document,
+    one: Graph,
+    node: Node,
+    arrivals: Sequence[Arrival],
+    schema: FeatureSchema | None,
+    watching: bool,
 ) -> Iterator[Problem]:
     typed = (node.step.model or node.step.transformer) if node.step is not None else None
     if typed is not None and typed.inputs is not None:
         yield from _declared(document, one, node, typed.inputs, arrivals, schema)
-    if node.role == "detector" and schema is not None:
+    if node.role == "detector" and schema is not None and not watching:
         yield from _features(document, one, node, arrivals, schema)
     if node.role == "combiner":
         yield from _combined(document, one, node, arrivals)

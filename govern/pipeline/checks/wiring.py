@@ -161,6 +161,7 @@ class Wiring:
         if "source" in self._spec and "input" in self._spec:
             why = "a pipeline reads a captured stream, or what other pipelines emit"
             self._refuse(("spec", "input"), "`source` and `input`", why, "remove one of them", at_key=True)
+        self._own_stream()
         for node in self._nodes:
             if node.captured and "source" not in self._spec:
                 why = "the pipeline reads no captured stream, in which its responses would be"
@@ -175,6 +176,16 @@ class Wiring:
         else:
             return
         self._refuse(("spec", "schema"), "it is missing", why, "add `schema:`")
+
+    def _own_stream(self) -> None:
+        """That the pipeline does not watch what it gives: that is published under its name, in the source's service."""
+        model = mapping(self._spec.get("source")).get("model")
+        given = [parse(text) for text in items(mapping(self._spec.get("output")).get("steps")) if isinstance(text, str)]
+        gives = [one.node for one in given if one is not None and one.node in self._named]
+        own = model == self._pipeline or (isinstance(model, str) and model.startswith(f"{self._pipeline}."))
+        if own and any(self._named[name].role != "detector" for name in gives):
+            why = f"what it gives is published as model {self._pipeline!r} of the same service"
+            self._refuse(("spec", "source", "model"), f"{model} is the pipeline itself", why, "rename the pipeline")
 
 
 def _cycle(nodes: Sequence[Node]) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """One request through a whole pipeline graph, inline: the engine, and the steps that are called."""
 
-from govern.runtime.flow.build import flow_model, load_models
 from govern.runtime.flow.engine import Flow, Outcome
 from govern.runtime.flow.message import Call, Message, Part, Step
 from govern.runtime.flow.model import FlowModel
 
-__all__ = ["Call", "Flow", "FlowModel", "Message", "Outcome", "Part", "Step", "flow_model", "load_models"]
+__all__ = ["Call", "Flow", "FlowModel", "Message", "Outcome", "Part", "Step"]

@@ -45,11 +45,13 @@ class Outcome:
 
     Attributes:
         outputs: the pipeline's; empty when nothing reached its output, and for a pipeline without one.
-        returned: step -> what it returned on its last visit, for each step that ran.
+        received: step -> what its inputs brought on its last visit, for each step that ran.
+        returned: step -> what it returned then.
         visits: step -> how often, for each step that ran.
     """
 
     outputs: Message
+    received: Mapping[str, Message]
     returned: Mapping[str, Message]
     visits: Mapping[str, int]
 
@@ -78,10 +80,20 @@ class Flow:
         active = tuple(node for node in graph.nodes if node.name not in self.idle)
         self._units = units(Graph(graph.name, active, graph.max_revisits))
 
-    async def run(self, inputs: Sequence[Tensor], *, request_id: str, deadline_s: float | None = None) -> Outcome:
+    async def run(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        request_id: str,
+        deadline_s: float | None = None,
+        own: Mapping[str, Step] | None = None,
+    ) -> Outcome:
         """Take one request through the graph.
 
         Cancelled, it cancels the steps that run and waits for them.
+
+        Args:
+            own: name -> what the step does for this request only.
 
         Raises:
             StepRefused, StepFailed: a step raised.
@@ -89,7 +101,7 @@ class Flow:
             DeadlinePassed: not at rest in time.
             ConfigError: two outputs bring a tensor of the same name.
         """
-        request = Request(self.graph, self._steps, request_id, tuple(inputs))
+        request = Request(self.graph, {**self._steps, **(own or {})}, request_id, tuple(inputs))
         try:
             async with asyncio.timeout(deadline_s):
                 await concurrent.run(request.jobs(self._units))
@@ -101,6 +113,7 @@ class Flow:
             ) from error
         return Outcome(
             outputs=request.output(self.output) if self.output is not None else NOTHING,
+            received=request.received,
             returned=request.returned,
             visits=request.visits,
         )

@@ -6,15 +6,36 @@ of the feedback that it has read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from govern.bus import Outgoing, Partition
-from govern.runtime.flow.model import FlowModel
+from govern.record import Feedback
 from govern.runtime.flow.steps.router import Router
 
 _Router = tuple[str, str]  # pipeline, step
+
+
+class Learner(Protocol):
+    """A pipeline whose routers have routed requests."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def routers(self) -> Sequence[Router]:
+        """Those that feedback teaches."""
+        ...
+
+    def learn(self, feedback: Feedback) -> bool:
+        """Tell the routers what a request was worth; whether one of them knows more by it.
+
+        Raises:
+            BadInput: a reward that is not between 0 and 1.
+        """
+        ...
 
 
 class Learned:
@@ -46,11 +67,11 @@ class Learned:
         self.places[partition.partition] = offset
         self._unwritten[partition.partition,] = str(offset).encode()
 
-    def meet(self, models: Iterable[FlowModel]) -> None:
+    def meet(self, learners: Iterable[Learner]) -> None:
         """Let routers that are new go on from what is known: of the start, or of the one whose place they took."""
-        for model in models:
-            for router in model.routers:
-                name = (model.metadata.name, router.name)
+        for one in learners:
+            for router in one.routers:
+                name = (one.name, router.name)
                 before = self._routers.get(name)
                 if before is router:
                     continue

@@ -61,6 +61,10 @@ class FlowModel:
         return self._metadata
 
     @property
+    def name(self) -> str:
+        return self._metadata.name
+
+    @property
     def flow(self) -> Flow:
         return self._flow
 

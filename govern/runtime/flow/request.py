@@ -56,11 +56,13 @@ class Request:
         """
         before = self.visits.get(node.name, 0)
         if before > self.graph.max_revisits:
-            raise TooManyVisits(
+            too_many = TooManyVisits(
                 f"pipeline {self.graph.name!r}, step {node.name!r}",
                 why=f"request {self.id!r} has come back {before - 1} times, and maxStepRevisits allows no more",
                 fix="let a step of the loop end it sooner, or raise maxStepRevisits",
             )
+            too_many.step = node.name
+            raise too_many
         self.visits[node.name] = before + 1
         self.under_way.add(node.name)
         try:
@@ -70,11 +72,13 @@ class Request:
         self.under_way.remove(node.name)
         names = [tensor.name for tensor in answer]
         if len(set(names)) < len(names):
-            raise StepFailed(
+            failed = StepFailed(
                 f"pipeline {self.graph.name!r}, step {node.name!r} returned {', '.join(names)}",
                 why="a name comes twice, and references could not tell the tensors apart",
                 fix="give each tensor a name of its own",
             )
+            failed.step = node.name
+            raise failed
         self.received[node.name] = tuple(tensor for part in parts for tensor in part.tensors)
         self.returned[node.name] = answer
 

@@ -52,7 +52,7 @@ class DetectorStep:
             pipeline=plan.name,
             name=step,
             plan_digest=plan.digest,
-            schema=loaded.schema,
+            schema=loaded.schema_of(step),
             detector=detector,
         )
 

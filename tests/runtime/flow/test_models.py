@@ -17,7 +17,8 @@ from govern.codecs.frames import to_tensors
 from govern.codecs.tensor import Tensor, objects
 from govern.errors import BadInput, ConfigError, Unavailable
 from govern.pipeline.spec import ModelSpec
-from govern.runtime.flow import Call, FlowModel, Part, load_models
+from govern.runtime.flow import Call, FlowModel, Part
+from govern.runtime.flow.build import load_models
 from govern.runtime.flow.errors import StepFailed, StepRefused
 from govern.runtime.flow.steps.rest_model import RestModel
 from govern.runtime.serving.calls import Calls
@@ -159,7 +160,7 @@ async def test_connections_are_used_again(http: str) -> None:
     opened: list[object] = []
     transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1))
     async with httpx.AsyncClient(transport=transport, event_hooks={"response": [_noted(opened)]}) as client:
-        step = RestModel("add", ModelSpec(url=http), client)
+        step = RestModel("add", ModelSpec(url=http), lambda: client)
         for at in range(3):
             await step(Call("r", 0, (Part("", 0, tuple(tensors(x=at))),)))
     assert len(opened) == 4  # its metadata, and three calls
@@ -185,7 +186,7 @@ async def test_tensors_are_sent_as_bytes_to_who_says_that_it_reads_them(extensio
         return httpx.Response(200, content=v2.encode_response("add", sent.inputs))
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        step = RestModel("add", ModelSpec(url="http://model:8080"), client)
+        step = RestModel("add", ModelSpec(url="http://model:8080"), lambda: client)
         assert numbers(await step(Call("r", 0, (Part("", 0, tuple(tensors(x=3))),)))) == {"x": 3}
     assert (v2_binary.HEADER in asked[0].headers) == binary
 
@@ -201,7 +202,7 @@ async def test_tensors_are_sent_as_bytes_to_who_says_that_it_reads_them(extensio
 )
 async def test_what_a_server_answers_is_told(response: httpx.Response, error: type[Exception], message: str) -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: response)) as client:
-        step = RestModel("add", ModelSpec(url="http://model:8080"), client)
+        step = RestModel("add", ModelSpec(url="http://model:8080"), lambda: client)
         with pytest.raises(error, match=message):
             await step(Call("r", 0, (Part("", 0, tuple(tensors(x=3))),)))
 

@@ -14,6 +14,7 @@ from govern.codecs import v2_grpc
 from govern.codecs.tensor import Tensor
 from govern.errors import BadInput, DecodeError, Unavailable
 from govern.pipeline.spec import ModelSpec
+from govern.runtime.flow.errors import Unreachable
 from govern.runtime.flow.message import Call
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
@@ -50,7 +51,8 @@ class GrpcModel:
         """
         Raises:
             BadInput: the model refuses what it was sent.
-            Unavailable: it cannot be reached, does not answer in time, or answers what is no V2 response.
+            Unreachable: there is no connection to it, or it says that it is away.
+            Unavailable: it does not answer in time, or answers what is no V2 response.
         """
         body = v2_grpc.encode_request(call.tensors, model=self._name, version=self._version, request_id=call.request_id)
         if self._call is None:
@@ -74,8 +76,9 @@ class GrpcModel:
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 why = f"no answer within {self._timeout_s:g} s"
                 return self._away(why, "see what the model waits for, or raise the step's timeoutMs")
-            case grpc.StatusCode.UNAVAILABLE:
-                return self._away(why, "start the model server, or correct the step's url")
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.RESOURCE_EXHAUSTED:
+                fix = "start the model server, or correct the step's url"
+                return Unreachable(f"model {self._name!r} at {self._url}", why=why, fix=fix)
         return self._away(why, "see the model server's log; correct the model's name, its version or the url")
 
     def _away(self, why: str, fix: str) -> Unavailable:
