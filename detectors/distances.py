@@ -87,3 +87,29 @@ _project = cast(Callable[[Floats, Floats], Floats], numba.njit(nogil=True)(_proj
 def project(points: Floats, matrix: Floats) -> Floats:
     """points @ matrix: (n, D) times (D, e)."""
     return _project(points, matrix)
+
+
+def _sum_gaussians(points: Floats, reference: Floats, weights: Floats, gamma: float) -> Floats:
+    out = np.zeros(len(points))
+    sums = np.empty(_TILE)
+    for start in range(0, reference.shape[1], _TILE):
+        stop = min(start + _TILE, reference.shape[1])
+        for row in range(len(points)):
+            _squares(points[row], reference, start, stop, sums)
+            for at in range(stop - start):
+                out[row] += weights[start + at] * np.exp(-gamma * sums[at])
+    return out
+
+
+_gaussians = cast(Callable[[Floats, Floats, Floats, float], Floats], numba.njit(nogil=True)(_sum_gaussians))
+
+
+def gaussian_sums(points: Floats, reference: Floats, weights: Floats, gamma: float) -> Floats:
+    """Of each point, the weighted sum over the reference of exp(-gamma * squared distance).
+
+    Args:
+        points: (n, D).
+        reference: (D, m), by coordinate.
+        weights: (m,).
+    """
+    return _gaussians(points, reference, weights, gamma)

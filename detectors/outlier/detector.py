@@ -33,7 +33,8 @@ Floats = npt.NDArray[np.float64]
 STATE_VERSION: Final = 1
 #: Below it no method here has anything to learn from, whatever the contamination.
 MIN_REFERENCE_ROWS: Final = 50
-_CODING: Final = tuple(field.name for field in dataclasses.fields(Coding))
+#: Before the names of the coding's arrays, which a model's fields may share.
+_CODING: Final = "coding."
 
 
 class Model(Protocol):
@@ -120,7 +121,7 @@ class OutlierDetector(ABC):
                 method=self.method,
                 state_version=STATE_VERSION,
                 params=self._params,
-                arrays={**_fields(coding), **_fields(model)},
+                arrays={**_fields(coding, _CODING), **_fields(model)},
                 extra={"threshold": threshold, "held_out_rows": len(held_out)},
             )
         )
@@ -163,7 +164,7 @@ class OutlierDetector(ABC):
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()
         try:
-            self._coding = Coding(**{name: arrays.pop(name) for name in _CODING})
+            self._coding = Coding(**{name: arrays.pop(_CODING + name) for name in _fields_of(Coding)})
             self._model = self._read(arrays)
         except (KeyError, TypeError) as error:
             raise state.damaged(str(error)) from error
@@ -175,5 +176,9 @@ class OutlierDetector(ABC):
         self._model.parts(one)
 
 
-def _fields(value: Coding | Model) -> dict[str, Array]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+def _fields_of(value: Coding | Model | type[Coding]) -> list[str]:
+    return [field.name for field in dataclasses.fields(value)]
+
+
+def _fields(value: Coding | Model, prefix: str = "") -> dict[str, Array]:
+    return {prefix + name: getattr(value, name) for name in _fields_of(value)}
