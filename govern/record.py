@@ -111,11 +111,17 @@ class FeatureResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return f"{self.feature}:{self.signal}" if self.signal else self.feature
 
 
+class FeatureShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    feature: str = ""
+    share: float = 0.0
+
+
 class InstanceResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     instance_id: str = ""
     request_id: str = ""
     score: float = 0.0
     flagged: bool = False
+    features: tuple[FeatureShare, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

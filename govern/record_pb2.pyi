@@ -167,17 +167,27 @@ class FeatureResult(_message.Message):
     signal: str
     def __init__(self, feature: _Optional[str] = ..., statistic_name: _Optional[str] = ..., statistic: _Optional[float] = ..., p_value: _Optional[float] = ..., effect_size: _Optional[float] = ..., effect_size_name: _Optional[str] = ..., threshold: _Optional[float] = ..., n: _Optional[int] = ..., is_drift: _Optional[bool] = ..., signal: _Optional[str] = ...) -> None: ...
 
+class FeatureShare(_message.Message):
+    __slots__ = ("feature", "share")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    feature: str
+    share: float
+    def __init__(self, feature: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
+
 class InstanceResult(_message.Message):
-    __slots__ = ("instance_id", "request_id", "score", "flagged")
+    __slots__ = ("instance_id", "request_id", "score", "flagged", "features")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     FLAGGED_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     request_id: str
     score: float
     flagged: bool
-    def __init__(self, instance_id: _Optional[str] = ..., request_id: _Optional[str] = ..., score: _Optional[float] = ..., flagged: _Optional[bool] = ...) -> None: ...
+    features: _containers.RepeatedCompositeFieldContainer[FeatureShare]
+    def __init__(self, instance_id: _Optional[str] = ..., request_id: _Optional[str] = ..., score: _Optional[float] = ..., flagged: _Optional[bool] = ..., features: _Optional[_Iterable[_Union[FeatureShare, _Mapping]]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("schema_version", "id", "namespace", "service", "model", "revision", "endpoint", "pipeline", "step", "kind", "method", "alarm", "statistic", "p_value", "threshold", "correction", "features", "instances", "window", "detector_digest", "reference_digest", "seed", "t_verdict", "traceparent")

@@ -19,6 +19,7 @@ from detectors.base import (
     require_rows,
     require_schema,
 )
+from detectors.outlier.held_out import rows_needed, split, threshold_at
 from detectors.outlier.impute import Imputer
 from detectors.outlier.trees import Forest
 from govern.detection import InstanceScores
@@ -38,11 +39,11 @@ class IsolationForestOutlier:
     compiled code that agrees with scikit-learn's `score_samples` to 1e-12.
 
     Args:
-        contamination: share of the reference that may lie above the threshold: the expected share of flagged rows
-            while nothing changes.
+        contamination: the expected share of flagged rows while nothing changes, at most: the threshold is set on
+            held-out rows (`detectors.outlier.held_out`), which no tree was grown from.
         n_estimators: trees.
-        max_samples: rows that each tree is grown from, at most the reference's.
-        seed: of the forest.
+        max_samples: rows that each tree is grown from, at most those that were not held out.
+        seed: of the forest, and of the split of the reference.
 
     The score is in (0, 1]. Numeric and categorical features are used, a category as its code and an unseen one as
     -2; other features are not looked at. A missing value counts as ordinary: it takes the reference's median, or its
@@ -84,20 +85,22 @@ class IsolationForestOutlier:
         return fitted(self._state, self.method).number("threshold")
 
     def fit(self, reference: Frame) -> Self:
-        """Grow the forest, and set the threshold at the (1 - contamination) quantile of the reference's scores.
+        """Grow the forest from one part of the reference, and set the threshold by the scores of the other.
 
         Raises:
-            BadInput: too few rows, no numeric or categorical feature, or one without any value.
+            BadInput: too few rows for this contamination, no numeric or categorical feature, or one without any value.
         """
-        require_rows(reference, MIN_REFERENCE_ROWS, method=self.method, what="reference")
+        needed = max(MIN_REFERENCE_ROWS, rows_needed(self.contamination))
+        require_rows(reference, needed, method=self.method, what="reference")
         columns = require_kinds(reference.schema, "numeric", "categorical", method=self.method)
-        imputer = Imputer.of(reference, columns)
-        rows = imputer.rows(reference)
+        learned, held_out = (reference.take(rows) for rows in split(len(reference), self.seed))
+        imputer = Imputer.of(learned, columns)
+        rows = imputer.rows(learned)
         grown = IsolationForest(
             n_estimators=self.n_estimators, max_samples=min(self.max_samples, len(rows)), random_state=self.seed
         ).fit(rows)
         forest = Forest.of(grown)
-        threshold = float(np.quantile(forest.scores(rows), 1.0 - self.contamination, method="higher"))
+        threshold = threshold_at(forest.scores(imputer.rows(held_out)), self.contamination)
         self._restore(
             Fitted.of(
                 reference,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -12,8 +13,12 @@ from govern.detection import Detector, InstanceScores, WindowScores
 from govern.errors import DecodeError
 from govern.frame import Frame
 from govern.ids import derived_id
-from govern.record import InstanceResult, Verdict
+from govern.record import FeatureShare, InstanceResult, Verdict
 from govern.runtime.windows import ClosedWindow
+from govern.schema import FeatureSchema
+
+#: Features named with a flagged instance: a person reads no more of them, and the bus carries every one.
+STRONGEST: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +134,32 @@ def _with_scores(verdict: Verdict, scores: WindowScores | InstanceScores, window
         threshold=scores.threshold,
         correction="none",
         instances=tuple(
-            InstanceResult(instance_id=instance_id, request_id=request_id, score=score, flagged=flagged)
-            for instance_id, request_id, score, flagged in zip(
+            InstanceResult(
+                instance_id=instance_id, request_id=request_id, score=score, flagged=flagged, features=features
+            )
+            for instance_id, request_id, score, flagged, features in zip(
                 rows.frame.instance_ids,
                 rows.request_ids,
                 scores.scores.tolist(),
                 scores.flagged.tolist(),
+                _strongest(scores, rows.frame.schema),
                 strict=True,
             )
         ),
     )
+
+
+def _strongest(scores: InstanceScores, schema: FeatureSchema) -> list[tuple[FeatureShare, ...]]:
+    """Of each row the features that its score comes from; none where it is not flagged or the method cannot tell."""
+    found: list[tuple[FeatureShare, ...]] = [()] * len(scores.scores)
+    if scores.shares is None:
+        return found
+    for row in np.flatnonzero(scores.flagged).tolist():
+        shares = scores.shares[row]
+        first = np.argsort(-shares, kind="stable")[:STRONGEST].tolist()
+        found[row] = tuple(
+            FeatureShare(feature=schema.features[position].name, share=float(shares[position]))
+            for position in first
+            if shares[position] > 0.0
+        )
+    return found

@@ -131,7 +131,9 @@ spec:
 def test_the_command_serves_them_beside_the_detectors(acs: Frame, shap_tree: TreeShap, tmp_path: Path) -> None:
     (tmp_path / "schema.yaml").write_text(acs.schema.to_yaml())
     (tmp_path / "watch.yaml").write_text(WATCHED)
-    load(DETECTORS, "isolation_forest")(n_estimators=5).fit(acs.take(range(200))).save(tmp_path / "outlier")
+    load(DETECTORS, "isolation_forest")(n_estimators=5, contamination=0.05).fit(acs.take(range(200))).save(
+        tmp_path / "outlier"
+    )
     shap_tree.save(tmp_path / "explainers" / "shap")
     options = ("--explainers", str(tmp_path / "explainers"), "--http", "127.0.0.1:0")
     process = Process(govern("serve", str(tmp_path / "watch.yaml"), *options), log=tmp_path / "log")

@@ -146,7 +146,7 @@ def test_another_detector_is_named_with_what_it_says(pipeline: LoadedPipeline, m
     messages = [message_of(make_inference(i), offset=i) for i in range(20)]
     (verdict,) = [one for one in judged(messages, pipeline) if one.window.closed_by == "count"]
     reference = Frame.concat([inference_rows(make_inference(i), pipeline.schema) for i in range(200)])
-    fresh = plugins.load(plugins.DETECTORS, "isolation_forest")(n_estimators=20).fit(reference)
+    fresh = plugins.load(plugins.DETECTORS, "isolation_forest")(n_estimators=20, contamination=0.05).fit(reference)
     found = again(verdict, messages, with_fields(pipeline, detectors={**pipeline.detectors, "outlier": fresh}))
     assert found.outcome == "detector"
     assert fresh.digest[:12] in found.why

@@ -20,6 +20,7 @@ from detectors.outlier.copod import CopodOutlier
 from detectors.outlier.ecod import EcodOutlier
 from detectors.outlier.gmm import REGULARISATION, GmmOutlier
 from detectors.outlier.held_out import HELD_OUT, rows_needed, split, threshold_at
+from detectors.outlier.isolation_forest import IsolationForestOutlier
 from detectors.outlier.knn import KnnOutlier
 from detectors.outlier.lof import LofOutlier
 from detectors.outlier.mahalanobis import MahalanobisOutlier
@@ -133,7 +134,7 @@ def _still(reference: np.ndarray, row: np.ndarray) -> float:
     return float((row != reference[0]).sum() * np.log(len(reference) + 1))
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", [*DETECTORS, IsolationForestOutlier])
 def test_fresh_people_are_flagged_at_the_contamination(acs, detector):
     """Two halves of one year's people, drawn anew three times: neither more nor less than chance explains."""
     rng = np.random.default_rng(11)
