@@ -24,6 +24,11 @@ VALUES: dict[str, Any] = {
     "otlpEndpoint": "http://collector:4318",
     "worker": {"pipelines": ["income.yaml"], "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
     "explainer": {"enabled": True, "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
+    "serve": {
+        "enabled": True,
+        "pipelines": ["income.yaml"],
+        "volume": {"persistentVolumeClaim": {"claimName": "income"}},
+    },
     "seldonTopics": {"enabled": True, "volume": {"configMap": {"name": "govern-seldon"}}},
     "sink": {"enabled": True, "volume": {"configMap": {"name": "govern-mirror"}}},
     "audit": {
@@ -39,7 +44,7 @@ VALUES: dict[str, Any] = {
     },
 }
 
-COMPONENTS = ["worker", "explainer", "seldon-topics", "audit-writer", "audit-api"]
+COMPONENTS = ["worker", "explainer", "serve", "seldon-topics", "audit-writer", "audit-api"]
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 Render = Callable[..., list[dict[str, Any]]]
@@ -70,7 +75,7 @@ def test_helm_lint_is_content(chart: str, run_helm: Callable[..., Any], tmp_path
 def test_all_components_are_there(objects: Objects) -> None:
     assert sorted(objects) == sorted(
         [("Deployment", f"demo-govern-{component}") for component in [*COMPONENTS, "sink"]]
-        + [("Service", f"demo-govern-{component}") for component in ("explainer", "audit-api", "sink")]
+        + [("Service", f"demo-govern-{component}") for component in ("explainer", "serve", "audit-api", "sink")]
         + [("ServiceAccount", "demo-govern"), ("PodMonitor", "demo-govern")]
         + [("PrometheusRule", "demo-govern"), ("ConfigMap", "demo-govern-dashboard")]
     )
@@ -104,12 +109,13 @@ def test_every_pod_is_confined_and_ends_in_time(objects: Objects, component: str
 
 
 def test_services_reach_their_pods(objects: Objects) -> None:
-    for component in ("explainer", "audit-api", "sink"):
+    for component in ("explainer", "serve", "audit-api", "sink"):
         service = objects["Service", f"demo-govern-{component}"]["spec"]
         template = objects["Deployment", f"demo-govern-{component}"]["spec"]["template"]
         assert service["selector"].items() <= template["metadata"]["labels"].items()
-        (port,) = service["ports"]
-        assert port["targetPort"] in {one["name"] for one in template["spec"]["containers"][0]["ports"]}
+        names = [port["targetPort"] for port in service["ports"]]
+        assert set(names) <= {one["name"] for one in template["spec"]["containers"][0]["ports"]}
+        assert len(names) == (2 if component == "serve" else 1)
 
 
 def test_the_audit_log_has_one_writer_with_its_keys_and_the_api_can_only_read(objects: Objects) -> None:
@@ -143,6 +149,27 @@ def test_workers_with_names_are_a_stateful_set(render: Render) -> None:
     environment = _env(workers["spec"]["template"]["spec"]["containers"][0])
     assert environment["GOVERN_GROUP_INSTANCE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
     assert environment["GOVERN_SESSION_TIMEOUT_S"] == "45"
+
+
+def test_pipelines_are_served_over_both_protocols(objects: Objects, render: Render) -> None:
+    pod = _pod(objects, "serve")
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert container["args"] == [
+        *("serve", "/etc/govern/income.yaml"),
+        *("--http", f"0.0.0.0:{ports['http']}", "--grpc", f"0.0.0.0:{ports['grpc']}"),
+    ]
+    assert {"name": "data", "mountPath": "/etc/govern", "readOnly": True} in container["volumeMounts"]
+    values = copy.deepcopy(VALUES)
+    values["serve"]["learns"] = True
+    serving = next(
+        one
+        for one in render(CHART, values)
+        if one["kind"] != "Service" and one["metadata"]["name"] == "demo-govern-serve"
+    )
+    assert serving["kind"] == "StatefulSet"
+    (container,) = serving["spec"]["template"]["spec"]["containers"]
+    assert _env(container)["GOVERN_SERVE_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
 
 def test_seldons_topics_have_one_reader_with_its_file(objects: Objects) -> None:
@@ -210,7 +237,12 @@ def test_dashboard_reaches_grafana_unchanged(objects: Objects) -> None:
 
 def test_parts_can_be_left_out(render: Render) -> None:
     values = copy.deepcopy(VALUES) | {"audit": {"enabled": False}, "monitoring": {}}
-    values |= {"explainer": {"enabled": False}, "seldonTopics": {"enabled": False}, "sink": {"enabled": False}}
+    values |= {
+        "explainer": {"enabled": False},
+        "serve": {"enabled": False},
+        "seldonTopics": {"enabled": False},
+        "sink": {"enabled": False},
+    }
     assert sorted(one["kind"] for one in render(CHART, values)) == ["Deployment", "ServiceAccount"]
 
 
@@ -224,6 +256,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
             {"worker": {**VALUES["worker"], "staticMembership": {"sessionTimeoutSeconds": 1}}},
             "/worker/staticMembership/sessionTimeoutSeconds",
         ),
+        ({"serve": {"enabled": True, "pipelines": []}}, "/serve/pipelines"),
         ({"seldonTopics": {"enabled": True}}, "/seldonTopics/volume"),
         ({"sink": {"enabled": True}}, "/sink/volume"),
         ({"audit": {**VALUES["audit"], "keys": {"secret": {"secretName": "keys"}}}}, "/audit/keys"),
@@ -236,6 +269,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
         "embedded bus",
         "no pipeline",
         "no session",
+        "nothing served",
         "no file",
         "no file of the sink",
         "keys from a secret",

@@ -25,14 +25,14 @@ One component as a Deployment: (dict "root" $ "component" "worker" "replicas" 1 
 "env" (list ...) "port" 8080 "volume" {...} "mountPath" "/etc/govern" "writable" true "settings" .Values.worker).
 A command of the mirror has its metrics' address among its `args`, and says so: "mirror" true. "spool" "512Mi" is memory
 that the containers share, "sidecar" another dictionary like this one, of a container that starts first and ends last.
-A component that shows health and metrics on the port that it serves names that "portName". With "static" 45 it is a
-StatefulSet, whose pods are members of their consumer group by their names for that many seconds after they end.
+A component that shows health and metrics on the port that it serves names that "portName"; "grpcPort" is a second one.
+With "stateful" true it is a StatefulSet, for what its pods keep under their names elsewhere.
 Only the components differ; how a pod of govern is secured, probed and ended is written here once.
 */}}
 {{- define "govern.deployment" -}}
 {{- $values := .root.Values -}}
 apiVersion: apps/v1
-kind: {{ ternary "StatefulSet" "Deployment" (hasKey . "static") }}
+kind: {{ ternary "StatefulSet" "Deployment" (.stateful | default false) }}
 metadata:
   name: {{ include "govern.name" .root }}-{{ .component }}
   labels: {{- include "govern.labels" . | nindent 4 }}
@@ -40,7 +40,7 @@ spec:
   replicas: {{ .replicas }}
   selector:
     matchLabels: {{- include "govern.selector" . | nindent 6 }}
-  {{- if hasKey . "static" }}
+  {{- if .stateful }}
   # No pod waits for another one, and none is called by its name.
   podManagementPolicy: Parallel
   serviceName: ""
@@ -102,10 +102,6 @@ spec:
     - {name: GOVERN_METRICS_HOST, value: "0.0.0.0"}
     - {name: GOVERN_METRICS_PORT, value: {{ $values.monitoring.metricsPort | quote }}}
     {{- end }}
-    {{- with .static }}
-    - {name: GOVERN_GROUP_INSTANCE_ID, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-    - {name: GOVERN_SESSION_TIMEOUT_S, value: {{ . | quote }}}
-    {{- end }}
     {{- with $values.otlpEndpoint }}
     - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
     {{- end }}
@@ -118,6 +114,9 @@ spec:
     {{- end }}
     {{- with .port }}
     - {name: {{ $.portName | default "http" }}, containerPort: {{ . }}}
+    {{- end }}
+    {{- with .grpcPort }}
+    - {name: grpc, containerPort: {{ . }}}
     {{- end }}
   livenessProbe:
     httpGet: {path: /healthz, port: {{ .portName | default "metrics" }}}
@@ -160,6 +159,9 @@ spec:
   selector: {{- include "govern.selector" . | nindent 4 }}
   ports:
     - {name: http, port: 80, targetPort: {{ .portName | default "http" }}}
+    {{- with .grpcPort }}
+    - {name: grpc, port: {{ . }}, targetPort: grpc}
+    {{- end }}
   {{- with .affinity }}
   sessionAffinity: {{ . }}
   {{- end }}
@@ -172,4 +174,12 @@ valueFrom:
   secretKeyRef:
     name: {{ .from.secretName }}
     key: {{ .from.key }}
+{{- end }}
+
+{{/* An environment variable that is the pod's name: (dict "name" "X"). */}}
+{{- define "govern.podNameEnv" -}}
+name: {{ .name }}
+valueFrom:
+  fieldRef:
+    fieldPath: metadata.name
 {{- end }}
