@@ -7,16 +7,15 @@ they are; a new start reads them there again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, TypeAlias
+from itertools import takewhile
+from typing import Final
 
 import msgspec
 
+from govern.mirror.runs import Run, Runs
+
 #: What a place takes on the bus beside the runs that wait, bytes: its key, the offset, the names of the fields.
 OVERHEAD_BYTES: Final = 1024
-
-#: Offsets that wait: one, or a run of them from the first to the last.
-Run: TypeAlias = int | tuple[int, int]
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,30 +40,29 @@ class Place:
 
     Attributes:
         t_ms: the newest message's time; the stream has no older ones to come, but for disorder among producers.
-        runs: of how many runs the open offsets are; what is stored grows with them.
+        open: the offsets of halves that wait; what is stored grows with their runs.
     """
 
     def __init__(self, stored: Stored, *, changed: bool = False) -> None:
         self.offset = stored.offset
-        self.open = offsets_of(stored.open)
+        self.open = Runs(stored.open)
         self.t_ms = 0
-        self.runs = len(runs_of(self.open))
         self.changed = changed
-        self._awaited = set(self.open)
+        self._awaited = Runs(stored.open)
         self._whole = stored.whole
 
     @property
     def start(self) -> int:
         """Where to begin to read."""
-        return min(self._awaited, default=self.offset)
+        return next(iter(self._awaited), self.offset)
 
     @property
     def n_bytes(self) -> int:
         """What is stored takes no more than this: each run `[first,last],`, of offsets below the next one."""
-        return OVERHEAD_BYTES + self.runs * (2 * len(str(self.offset)) + len("[,],"))
+        return OVERHEAD_BYTES + self.open.count * (2 * len(str(self.offset)) + len("[,],"))
 
     def stored(self) -> Stored:
-        return Stored(offset=self.offset, open=runs_of(self.open), whole=self._whole)
+        return Stored(offset=self.offset, open=self.open.stored(), whole=self._whole)
 
     def meets(self, offset: int, t_ms: int) -> bool:
         """Whether the message that is read now is to be looked at: it is new, or it was still open."""
@@ -74,7 +72,7 @@ class Place:
             self.changed = True
             return True
         if offset in self._awaited:
-            self._awaited.discard(offset)
+            self._awaited.remove(offset)
             return True
         return False
 
@@ -82,23 +80,20 @@ class Place:
         """A message's half has to wait."""
         if offset not in self.open:
             self.open.add(offset)
-            self.runs += 1 - self._beside(offset)
             self.changed = True
 
     def done(self, offset: int) -> None:
         """A message's record is made."""
         if offset in self.open:
-            self.open.discard(offset)
-            self.runs -= 1 - self._beside(offset)
+            self.open.remove(offset)
             self.changed = True
 
     def lost(self, before: int) -> int:
         """How many open halves before an offset are there no more; they are open no more either."""
-        gone = {offset for offset in self._awaited if offset < before}
-        if gone:
-            self._awaited -= gone
-            for offset in gone:
-                self.done(offset)
+        gone = list(takewhile(lambda offset: offset < before, self._awaited))
+        for offset in gone:
+            self._awaited.remove(offset)
+            self.done(offset)
         return len(gone)
 
     def ends(self) -> None:
@@ -106,25 +101,3 @@ class Place:
         if not self._whole:
             self._whole = True
             self.changed = True
-
-    def _beside(self, offset: int) -> int:
-        """How many open runs touch an offset."""
-        return (offset - 1 in self.open) + (offset + 1 in self.open)
-
-
-def runs_of(offsets: Iterable[int]) -> list[Run]:
-    runs: list[list[int]] = []
-    for offset in sorted(offsets):
-        if runs and offset == runs[-1][1] + 1:
-            runs[-1][1] = offset
-        else:
-            runs.append([offset, offset])
-    return [first if first == last else (first, last) for first, last in runs]
-
-
-def offsets_of(runs: Iterable[Run]) -> set[int]:
-    found: set[int] = set()
-    for run in runs:
-        first, last = (run, run) if isinstance(run, int) else run
-        found.update(range(first, last + 1))
-    return found
