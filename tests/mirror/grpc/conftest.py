@@ -38,6 +38,8 @@ class ModelServer(grpc.GenericRpcHandler):
         #: Calls of `Watch` that were cancelled.
         self.n_ended = 0
         self.n_read = 0
+        #: Ids of the requests that are held.
+        self.held: set[str] = set()
         self.n_flooded = 0
         self.remaining_s: list[float] = []
 
@@ -71,6 +73,7 @@ class ModelServer(grpc.GenericRpcHandler):
 
     def _infer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         if dict(context.invocation_metadata()).get("x-hold"):
+            self.held.add(ModelInferRequest.FromString(request).id)
             self.n_read += 1
             self.released.wait(DEADLINE_S)
         self._metadata(context)

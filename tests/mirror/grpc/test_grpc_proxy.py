@@ -235,18 +235,19 @@ def test_deadlines_reach_the_server_and_end_the_call(relayed: Relayed) -> None:
     relayed.model.remaining_s.clear()
     channel.unary_unary(ANY + "Deadline")(b"", timeout=50)
     (remaining_s,) = relayed.model.remaining_s
-    assert 0 < remaining_s <= 50
+    assert 0 < remaining_s < 51  # clients send it rounded up, as 50.1 s at times
     infer = channel.unary_unary(INFER)
     for timeout_s in (2, 8, 32):  # on a busy machine much of a short one is over before the proxy has read the call
-        name, relayed.model.n_read = str(uuid.uuid4()), 0
-        call = infer.future(infer_request(id=name).SerializeToString(), metadata=[("x-hold", "1")], timeout=timeout_s)
+        request = infer_request(id=str(uuid.uuid4()))
+        call = infer.future(request.SerializeToString(), metadata=[("x-hold", "1")], timeout=timeout_s)
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        found = relayed.recorded(name) if relayed.model.n_read else None
+        found = relayed.recorded(request.id) if request.id in relayed.model.held else None
         if found and found.grpc_status != "CANCELLED":
             break
     assert found
     assert (found.grpc_status, found.status_code) == ("DEADLINE_EXCEEDED", 504)
-    assert found.error == "the call's deadline passed"
+    # The caller's reset, unless the server was quicker to end the call itself: then it is an answer like any other.
+    assert found.error in ("the call's deadline passed", "")
 
 
 def test_a_message_of_100_mb_passes_and_a_prefix_of_it_is_kept(relayed: Relayed) -> None:
