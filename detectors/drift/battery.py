@@ -10,6 +10,14 @@ import numpy as np
 from detectors.base import Array, Fitted
 from detectors.drift.categorical import ChiSquared, FisherExact
 from detectors.drift.cells import Hellinger, JensenShannon, LInfinity, PopulationStability
+from detectors.drift.checks import (
+    ConstantCheck,
+    DuplicateCheck,
+    MissingCheck,
+    RangeCheck,
+    TypeCheck,
+    UnseenCheck,
+)
 from detectors.drift.correction import Correction, corrected_threshold
 from detectors.drift.feature_test import FeatureTest, Settings
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov
@@ -19,6 +27,9 @@ from govern.detection import WindowScores
 from govern.frame import Frame
 from govern.record import FeatureResult
 
+#: The feature's name in a result that is of all of them together.
+WHOLE: Final = "*"
+
 #: By these names their arrays are stored.
 TESTS: Final[dict[str, type[FeatureTest]]] = {
     test.__name__: test
@@ -26,6 +37,7 @@ TESTS: Final[dict[str, type[FeatureTest]]] = {
         (KolmogorovSmirnov, CramerVonMises, Wasserstein, ChiSquared, FisherExact),
         (PopulationStability, JensenShannon, Hellinger, LInfinity),
         (MissingRate, UnseenRate),
+        (MissingCheck, UnseenCheck, RangeCheck, TypeCheck, ConstantCheck, DuplicateCheck),
     )
     for test in group
 }
@@ -49,7 +61,7 @@ def from_arrays(state: Fitted) -> tuple[FeatureTest, ...]:
         if kind not in TESTS:
             raise state.damaged(f"array {name!r} belongs to no test known here")
         try:
-            tests.append(TESTS[kind].read(int(position), array, len(state.schema.features[int(position)].categories)))
+            tests.append(TESTS[kind].read(int(position), array, state.schema.features[int(position)]))
         except ValueError as error:
             raise state.damaged(f"array {name!r}: {error}") from error
     return tuple(tests)
@@ -62,11 +74,11 @@ def judge(tests: Sequence[FeatureTest], window: Frame, how: Settings, correction
     signal that neither reference nor window knows of is counted, so that the threshold does not depend on the window,
     and not told.
     """
-    outcomes = [test.run(window.columns[test.position], how) for test in tests]
+    outcomes = [test.run(window, how) for test in tests]
     threshold = corrected_threshold(np.array([outcome.p_value for outcome in outcomes]), how.level, correction)
     features = tuple(
         FeatureResult(
-            feature=window.schema.features[test.position].name,
+            feature=WHOLE if test.signal == "duplicate" else window.schema.features[test.position].name,
             signal=test.signal,
             statistic_name=test.statistic_name,
             statistic=outcome.statistic,
@@ -78,7 +90,7 @@ def judge(tests: Sequence[FeatureTest], window: Frame, how: Settings, correction
             is_drift=outcome.p_value < threshold and (bool(test.signal) or outcome.statistic >= how.min_statistic),
         )
         for test, outcome in zip(tests, outcomes, strict=True)
-        if not test.signal or outcome.statistic > 0.0 or outcome.effect_size > 0.0
+        if test.always_told or outcome.statistic > 0.0 or outcome.effect_size > 0.0
     )
     return WindowScores(
         alarm=any(one.is_drift for one in features), features=features, threshold=threshold, correction=correction

@@ -22,6 +22,7 @@ from detectors.drift.univariate import (
     chi_squared,
 )
 from govern.frame import Frame
+from govern.schema import Feature
 
 #: From this many expected rows on, asymptotic p-values down to 1e-5 are less than a third too small.
 DENSE: Final = 100.0
@@ -39,6 +40,7 @@ class ChiSquared:
     """
 
     signal: ClassVar[Signal] = ""
+    always_told: ClassVar[bool] = True
     statistic_name: ClassVar[str] = "chi2"
     effect_size_name: ClassVar[str] = "cramers_v"
 
@@ -47,16 +49,16 @@ class ChiSquared:
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, reference_counts(reference, position))
+        return cls(position, counts_of(reference, position))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
-        return cls(position, as_counts(state, n_categories))
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
+        return cls(position, as_counts(state, len(feature.categories)))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        window = window_counts(column, self.counts)
-        found = chi_squared(self.counts, window)
-        table = np.stack((self.counts, window))[:, self.counts + window > 0]
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        counts = counts_of(window, self.position)
+        found = chi_squared(self.counts, counts)
+        table = np.stack((self.counts, counts))[:, self.counts + counts > 0]
         if how.tail == "asymptotic" or not found.n or table.shape[1] < 2:
             return found
         if how.tail == "guarded" and (found.p_value >= how.level or _least_expected(table) >= DENSE):
@@ -80,6 +82,7 @@ class FisherExact:
     """
 
     signal: ClassVar[Signal] = ""
+    always_told: ClassVar[bool] = True
     statistic_name: ClassVar[str] = "odds_ratio"
     effect_size_name: ClassVar[str] = "rate_difference"
 
@@ -88,18 +91,18 @@ class FisherExact:
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, reference_counts(reference, position))
+        return cls(position, counts_of(reference, position))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
-        return cls(position, as_counts(state, n_categories))
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
+        return cls(position, as_counts(state, len(feature.categories)))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        window, reference = window_counts(column, self.counts)[CODE_OFFSET:], self.counts[CODE_OFFSET:]
-        n, m = int(window.sum()), int(reference.sum())
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        here, there = counts_of(window, self.position)[CODE_OFFSET:], self.counts[CODE_OFFSET:]
+        n, m = int(here.sum()), int(there.sum())
         if n == 0 or m == 0:
             return UNTESTED
-        pairs = list(zip(window.tolist(), reference.tolist(), strict=True))
+        pairs = list(zip(here.tolist(), there.tolist(), strict=True))
         # Of two categories the second is tested, as of 0 and 1: the first would say the same.
         tested = pairs[1:] if len(pairs) == 2 else pairs
         p_values = [fisher_p(seen, n, before, m) for seen, before in tested]
@@ -112,14 +115,10 @@ class FisherExact:
         return self.counts
 
 
-def reference_counts(reference: Frame, position: int) -> Counts:
+def counts_of(frame: Frame, position: int) -> Counts:
     """(2 + k,) int64: how often unseen, missing and each of k categories occur."""
-    categories = reference.schema.features[position].categories
-    return category_counts(reference.columns[position].astype(np.int32), len(categories))
-
-
-def window_counts(column: Array, reference: Counts) -> Counts:
-    return category_counts(column.astype(np.int32, copy=False), len(reference) - CODE_OFFSET)
+    categories = frame.schema.features[position].categories
+    return category_counts(frame.columns[position].astype(np.int32, copy=False), len(categories))
 
 
 def as_counts(state: Array, n_categories: int) -> Counts:

@@ -8,12 +8,13 @@ from typing import ClassVar, Final, Self
 import numpy as np
 
 from detectors.base import Array
-from detectors.drift.categorical import as_counts, permuted_p, reference_counts, window_counts
+from detectors.drift.categorical import as_counts, counts_of, permuted_p
 from detectors.drift.distances import HALF, hellinger, jensen_shannon, l_infinity, psi
 from detectors.drift.feature_test import Settings, Signal
-from detectors.drift.numeric import values_of
+from detectors.drift.numeric import numbers, values_of
 from detectors.drift.univariate import CODE_OFFSET, UNTESTED, Counts, Floats, Outcome
 from govern.frame import Frame
+from govern.schema import Feature
 
 #: Bins of a numeric feature, with equal shares of the reference: ten, as is usual for the population stability index.
 BINS: Final = 10
@@ -36,6 +37,7 @@ class CellDistance:
     """
 
     signal: ClassVar[Signal] = ""
+    always_told: ClassVar[bool] = True
     statistic_name: ClassVar[str]
     effect_size_name: ClassVar[str]
     distance: ClassVar[staticmethod[[Floats, Floats], Floats]]
@@ -49,7 +51,7 @@ class CellDistance:
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
         if reference.schema.features[position].kind == "categorical":
-            return cls(position, np.empty(0), reference_counts(reference, position)[CODE_OFFSET:])
+            return cls(position, np.empty(0), counts_of(reference, position)[CODE_OFFSET:])
         values = values_of(reference, position)
         shuffled = np.random.default_rng((_EDGES_SEED, position)).permutation(values)
         setting = min(_EDGES_MOST, max(1, int(_EDGES_SHARE * len(values))))
@@ -58,9 +60,9 @@ class CellDistance:
         return cls(position, edges, _binned(shuffled[setting:], edges))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
-        if n_categories:
-            counts = as_counts(np.concatenate((np.zeros(CODE_OFFSET, np.int64), state)), n_categories)
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
+        if feature.kind == "categorical":
+            counts = as_counts(np.concatenate((np.zeros(CODE_OFFSET, np.int64), state)), len(feature.categories))
             return cls(position, np.empty(0), counts[CODE_OFFSET:])
         edges, counts = state[: len(state) // 2], state[len(state) // 2 :]
         if (
@@ -72,13 +74,13 @@ class CellDistance:
             raise ValueError("it holds no bins")
         return cls(position, edges, counts.astype(np.int64))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
+    def run(self, window: Frame, how: Settings) -> Outcome:
         if len(self.edges):
-            numbers = column.astype(np.float64, copy=False)
-            window = _binned(numbers[~np.isnan(numbers)], self.edges)
+            column = numbers(window, self.position)
+            counts = _binned(column[~np.isnan(column)], self.edges)
         else:
-            window = window_counts(column, np.zeros(CODE_OFFSET + len(self.counts), np.int64))[CODE_OFFSET:]
-        table = np.stack((self.counts, window))[:, self.counts + window > 0]
+            counts = counts_of(window, self.position)[CODE_OFFSET:]
+        table = np.stack((self.counts, counts))[:, self.counts + counts > 0]
         n = int(table[1].sum())
         if n == 0 or not self.counts.any():
             return UNTESTED

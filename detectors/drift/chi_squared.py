@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from detectors.drift.categorical import ChiSquared
 from detectors.drift.detector import UnivariateDrift
 from detectors.drift.feature_test import FeatureTest
+from detectors.drift.rates import with_signals
 from detectors.drift.univariate import require_tail
-from govern.schema import Feature
+from govern.frame import Frame
 
 
 class ChiSquaredDrift(UnivariateDrift):
@@ -43,9 +46,10 @@ class ChiSquaredDrift(UnivariateDrift):
         seed: int = 0,
     ) -> None:
         self.tail = require_tail(tail, method=self.method)
+        self.signals = signals
         super().__init__(
-            p_val=p_val, correction=correction, signals=signals, seed=seed, tail=self.tail, own={"tail": self.tail}
+            p_val=p_val, correction=correction, seed=seed, tail=self.tail, own={"signals": signals, "tail": self.tail}
         )
 
-    def test_of(self, feature: Feature) -> type[FeatureTest]:
-        return ChiSquared
+    def tests_of(self, reference: Frame, position: int) -> Iterable[FeatureTest]:
+        return with_signals(ChiSquared.of(reference, position), reference, signals=self.signals)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from detectors.drift.detector import UnivariateDrift
 from detectors.drift.feature_test import FeatureTest
 from detectors.drift.numeric import CramerVonMises
-from govern.schema import Feature
+from detectors.drift.rates import with_signals
+from govern.frame import Frame
 
 
 class CVMDrift(UnivariateDrift):
@@ -34,7 +37,8 @@ class CVMDrift(UnivariateDrift):
     def __init__(
         self, *, p_val: float = 0.05, correction: str = "bonferroni", signals: bool = True, seed: int = 0
     ) -> None:
-        super().__init__(p_val=p_val, correction=correction, signals=signals, seed=seed)
+        self.signals = signals
+        super().__init__(p_val=p_val, correction=correction, seed=seed, own={"signals": signals})
 
-    def test_of(self, feature: Feature) -> type[FeatureTest]:
-        return CramerVonMises
+    def tests_of(self, reference: Frame, position: int) -> Iterable[FeatureTest]:
+        return with_signals(CramerVonMises.of(reference, position), reference, signals=self.signals)

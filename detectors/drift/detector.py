@@ -1,10 +1,10 @@
-"""What the univariate drift detectors are, but for the test that each feature gets."""
+"""What the univariate drift detectors are, but for the tests that each feature gets."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -21,12 +21,11 @@ from detectors.base import (
 from detectors.drift.battery import from_arrays, judge, to_arrays
 from detectors.drift.correction import require_correction
 from detectors.drift.feature_test import MIN_ROWS, FeatureTest, Settings
-from detectors.drift.rates import MissingRate, UnseenRate
 from detectors.drift.univariate import Tail
 from govern.detection import WindowScores
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import Feature, FeatureKind, FeatureSchema
+from govern.schema import FeatureKind, FeatureSchema
 
 STATE_VERSION: Final = 1
 
@@ -35,16 +34,14 @@ MIN_DRAWS: Final = 999
 
 
 class UnivariateDrift(ABC):
-    """A test for each feature of some kinds, its signals, and one correction over all.
+    """Tests for each feature of some kinds, and one correction over all.
 
     Args:
         p_val: significance level, before correction.
         correction: over the tests: "bonferroni", "holm", "fdr" (Benjamini-Hochberg) or "none".
-        signals: whether the rates of missing values and of unseen categories are tested, too. Each is a test of its
-            own that the correction counts; its result names the feature and the signal.
         seed: recorded in verdicts; tests that draw permutations draw them from it.
         tail, min_distance: see `Settings`.
-        own: further parameters of the class, as its constructor takes them.
+        own: the other parameters of the class, as its constructor takes them.
 
     A feature without a value in the window has statistic and p-value NaN and does not drift.
     """
@@ -60,7 +57,6 @@ class UnivariateDrift(ABC):
         *,
         p_val: float,
         correction: str,
-        signals: bool,
         seed: int,
         tail: Tail = "asymptotic",
         min_distance: float = 0.0,
@@ -68,7 +64,6 @@ class UnivariateDrift(ABC):
     ) -> None:
         self.p_val = require_fraction("p_val", p_val, method=self.method)
         self.correction = require_correction(correction, method=self.method)
-        self.signals = signals
         self.seed = seed
         self._own = dict(own or {})
         self._how = Settings(level=self.p_val, tail=tail, seed=seed, min_statistic=min_distance)
@@ -88,8 +83,12 @@ class UnivariateDrift(ABC):
         return fitted(self._state, self.method).reference_digest
 
     @abstractmethod
-    def test_of(self, feature: Feature) -> type[FeatureTest]:
-        """The test of the values of a feature of one of `kinds`."""
+    def tests_of(self, reference: Frame, position: int) -> Iterable[FeatureTest]:
+        """The tests of a feature, which is of one of `kinds`, fitted.
+
+        Raises:
+            BadInput: it has too few values.
+        """
 
     def fit(self, reference: Frame) -> Self:
         """Summarise each feature.
@@ -100,12 +99,7 @@ class UnivariateDrift(ABC):
         require_rows(reference, MIN_ROWS, method=self.method, what="reference")
         tests: list[FeatureTest] = []
         for position in require_kinds(reference.schema, *self.kinds, method=self.method):
-            feature = reference.schema.features[position]
-            tests.append(self.test_of(feature).of(reference, position))
-            if self.signals:
-                tests.append(MissingRate.of(reference, position))
-            if self.signals and feature.kind == "categorical":
-                tests.append(UnseenRate.of(reference, position))
+            tests.extend(self.tests_of(reference, position))
         self._restore(
             Fitted.of(
                 reference,
@@ -114,7 +108,6 @@ class UnivariateDrift(ABC):
                 params={
                     "p_val": self.p_val,
                     "correction": self.correction,
-                    "signals": self.signals,
                     "seed": self.seed,
                     **self._own,
                 },

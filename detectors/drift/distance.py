@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from detectors.drift.cells import Hellinger, JensenShannon, LInfinity, PopulationStability
 from detectors.drift.detector import UnivariateDrift
 from detectors.drift.feature_test import FeatureTest
+from detectors.drift.rates import with_signals
 from detectors.drift.wasserstein import Wasserstein
 from govern.errors import BadInput
-from govern.schema import Feature, FeatureKind
+from govern.frame import Frame
+from govern.schema import FeatureKind
 
 
 class DistanceDrift(UnivariateDrift):
@@ -56,17 +59,17 @@ class DistanceDrift(UnivariateDrift):
                 f"{self.method}: min_distance is {min_distance}", why="a distance is at least 0", fix="correct it"
             )
         self.min_distance = float(min_distance)
+        self.signals = signals
         super().__init__(
             p_val=p_val,
             correction=correction,
-            signals=signals,
             seed=seed,
             min_distance=self.min_distance,
-            own={"min_distance": self.min_distance},
+            own={"signals": signals, "min_distance": self.min_distance},
         )
 
-    def test_of(self, feature: Feature) -> type[FeatureTest]:
-        return self.test
+    def tests_of(self, reference: Frame, position: int) -> Iterable[FeatureTest]:
+        return with_signals(self.test.of(reference, position), reference, signals=self.signals)
 
 
 class PSIDrift(DistanceDrift):

@@ -8,12 +8,13 @@ from typing import ClassVar, Final, Literal, Protocol, Self
 from detectors.base import Array
 from detectors.drift.univariate import Outcome, Tail
 from govern.frame import Frame
+from govern.schema import Feature
 
 #: Rows that a reference and a window must have: below it the asymptotic p-values say little.
 MIN_ROWS: Final = 20
 
-#: What of a feature is tested: its values, or the rate at which they are missing or unseen.
-Signal = Literal["", "missing", "unseen"]
+#: What of a feature is tested: its values, the rate at which they are missing or unseen, or a check of quality.
+Signal = Literal["", "missing", "unseen", "range", "type", "constant", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class FeatureTest(Protocol):
     signal: ClassVar[Signal]
     statistic_name: ClassVar[str]
     effect_size_name: ClassVar[str]
+    #: Whether its result is told when neither the reference nor the window has what it looks for.
+    always_told: ClassVar[bool]
 
     @property
     def position(self) -> int:
@@ -57,7 +60,7 @@ class FeatureTest(Protocol):
         ...
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
         """What `state` was made of.
 
         Raises:
@@ -65,6 +68,6 @@ class FeatureTest(Protocol):
         """
         ...
 
-    def run(self, column: Array, how: Settings) -> Outcome: ...
+    def run(self, window: Frame, how: Settings) -> Outcome: ...
 
     def state(self) -> Array: ...

@@ -13,6 +13,7 @@ from detectors.drift.feature_test import MIN_ROWS, Settings, Signal
 from detectors.drift.univariate import Floats, Outcome, kolmogorov_smirnov
 from govern.errors import BadInput
 from govern.frame import Frame
+from govern.schema import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class KolmogorovSmirnov:
     """Of the largest distance between the distribution functions."""
 
     signal: ClassVar[Signal] = ""
+    always_told: ClassVar[bool] = True
     statistic_name: ClassVar[str] = "ks"
     effect_size_name: ClassVar[str] = "ks_distance"
 
@@ -31,11 +33,11 @@ class KolmogorovSmirnov:
         return cls(position, sorted_values(reference, position))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
         return cls(position, as_sorted(state))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        return kolmogorov_smirnov(self.values, column.astype(np.float64, copy=False), tail=how.tail, level=how.level)
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        return kolmogorov_smirnov(self.values, numbers(window, self.position), tail=how.tail, level=how.level)
 
     def state(self) -> Array:
         return self.values
@@ -46,6 +48,7 @@ class CramerVonMises:
     """Of the squared distance between the distribution functions, over all values."""
 
     signal: ClassVar[Signal] = ""
+    always_told: ClassVar[bool] = True
     statistic_name: ClassVar[str] = "cvm"
     effect_size_name: ClassVar[str] = "rms_distance"
 
@@ -57,14 +60,19 @@ class CramerVonMises:
         return cls(position, Sorted.of(sorted_values(reference, position)))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
         return cls(position, Sorted.of(as_sorted(state)))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        return cramer_von_mises(self.reference, column.astype(np.float64, copy=False))
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        return cramer_von_mises(self.reference, numbers(window, self.position))
 
     def state(self) -> Array:
         return self.reference.values
+
+
+def numbers(frame: Frame, position: int) -> Floats:
+    """The column of a numeric feature, with its NaN."""
+    return frame.columns[position].astype(np.float64, copy=False)
 
 
 def values_of(reference: Frame, position: int) -> Floats:
@@ -73,7 +81,7 @@ def values_of(reference: Frame, position: int) -> Floats:
     Raises:
         BadInput: fewer than `MIN_ROWS`.
     """
-    column = reference.columns[position].astype(np.float64)
+    column = numbers(reference, position)
     values = column[~np.isnan(column)]
     if len(values) < MIN_ROWS:
         name = reference.schema.features[position].name

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
 from detectors.base import Array
-from detectors.drift.feature_test import Settings, Signal
-from detectors.drift.fisher import fisher_p
+from detectors.drift.feature_test import FeatureTest, Settings, Signal
+from detectors.drift.fisher import Alternative, fisher_p
 from detectors.drift.univariate import Counts, Outcome
 from govern.frame import MISSING, UNSEEN, Frame
+from govern.schema import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class MissingRate:
     """Whether values are missing as often as in the reference, by Fisher's exact test; the statistic is the rate."""
 
     signal: ClassVar[Signal] = "missing"
+    always_told: ClassVar[bool] = False
     statistic_name: ClassVar[str] = "rate"
     effect_size_name: ClassVar[str] = "rate_difference"
 
@@ -27,14 +30,14 @@ class MissingRate:
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, _counts(is_missing(reference.columns[position])))
+        return cls(position, counts(is_missing(reference.columns[position])))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
-        return cls(position, _as_counts(state))
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
+        return cls(position, as_pair(state))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        return _compare(self.counts, _counts(is_missing(column)))
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        return compare(self.counts, counts(is_missing(window.columns[self.position])))
 
     def state(self) -> Array:
         return self.counts
@@ -45,6 +48,7 @@ class UnseenRate:
     """Whether values that the schema does not list come as often as in the reference, which is never, as a rule."""
 
     signal: ClassVar[Signal] = "unseen"
+    always_told: ClassVar[bool] = False
     statistic_name: ClassVar[str] = "rate"
     effect_size_name: ClassVar[str] = "rate_difference"
 
@@ -53,40 +57,56 @@ class UnseenRate:
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, _counts(reference.columns[position] == UNSEEN))
+        return cls(position, counts(reference.columns[position] == UNSEEN))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
-        return cls(position, _as_counts(state))
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
+        return cls(position, as_pair(state))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        return _compare(self.counts, _counts(column == UNSEEN))
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        return compare(self.counts, counts(window.columns[self.position] == UNSEEN))
 
     def state(self) -> Array:
         return self.counts
 
 
+def with_signals(test: FeatureTest, reference: Frame, *, signals: bool) -> Iterator[FeatureTest]:
+    """The test of a feature's values, and when `signals`, those of the rates at which it is missing and unseen.
+
+    Each is a test of its own that the correction counts; its result names the feature and the signal.
+    """
+    yield test
+    if signals:
+        yield MissingRate.of(reference, test.position)
+        if reference.schema.features[test.position].kind == "categorical":
+            yield UnseenRate.of(reference, test.position)
+
+
 def is_missing(column: Array) -> Array:
-    """(n,) bool of a numeric or categorical column."""
+    """(n,) bool of a column of any kind; of an embedding or an image, whether any number is missing."""
+    if column.dtype == object:
+        return np.array([value is None for value in column.tolist()], dtype=bool)
     missing: Array = np.isnan(column) if column.dtype.kind == "f" else column == MISSING
-    return missing
+    return missing if missing.ndim == 1 else np.asarray(missing.any(axis=tuple(range(1, missing.ndim))))
 
 
-def _counts(having: Array) -> Counts:
+def counts(having: Array) -> Counts:
+    """(2,) int64: rows that have it, and that have it not."""
     count = int(np.count_nonzero(having))
     return np.array([count, len(having) - count], dtype=np.int64)
 
 
-def _as_counts(state: Array) -> Counts:
+def as_pair(state: Array) -> Counts:
     if state.dtype != np.int64 or state.shape != (2,) or (state < 0).any():
         raise ValueError("it holds no two counts")
     return state
 
 
-def _compare(reference: Counts, window: Counts) -> Outcome:
+def compare(reference: Counts, window: Counts, *, alternative: Alternative = "two-sided") -> Outcome:
+    """Fisher's test of two `counts`."""
     before, seen = int(reference[0]), int(window[0])
     m, n = int(reference.sum()), int(window.sum())
     if before == seen == 0:
         return Outcome(0.0, 1.0, 0.0, n)
     rate = seen / n
-    return Outcome(rate, fisher_p(seen, n, before, m), abs(rate - before / m), n)
+    return Outcome(rate, fisher_p(seen, n, before, m, alternative=alternative), abs(rate - before / m), n)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from detectors.drift.categorical import ChiSquared, FisherExact
 from detectors.drift.detector import UnivariateDrift
 from detectors.drift.feature_test import FeatureTest
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov
+from detectors.drift.rates import with_signals
 from detectors.drift.univariate import require_tail
 from govern.errors import BadInput
-from govern.schema import Feature
+from govern.frame import Frame
 
 #: Names of the tests that a kind of feature may get, as their own detectors are named.
 NUMERIC: Final[dict[str, type[FeatureTest]]] = {"ks": KolmogorovSmirnov, "cvm": CramerVonMises}
@@ -60,17 +62,18 @@ class TabularDrift(UnivariateDrift):
             "numeric": _chosen("numeric", numeric, NUMERIC),
             "categorical": _chosen("categorical", categorical, CATEGORICAL),
         }
+        self.signals = signals
         super().__init__(
             p_val=p_val,
             correction=correction,
-            signals=signals,
             seed=seed,
             tail=self.tail,
-            own={"numeric": numeric, "categorical": categorical, "tail": self.tail},
+            own={"signals": signals, "numeric": numeric, "categorical": categorical, "tail": self.tail},
         )
 
-    def test_of(self, feature: Feature) -> type[FeatureTest]:
-        return self._of_kind[feature.kind]
+    def tests_of(self, reference: Frame, position: int) -> Iterable[FeatureTest]:
+        test = self._of_kind[reference.schema.features[position].kind]
+        return with_signals(test.of(reference, position), reference, signals=self.signals)
 
 
 def _chosen(name: str, value: str, tests: dict[str, type[FeatureTest]]) -> type[FeatureTest]:

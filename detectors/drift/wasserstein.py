@@ -9,10 +9,11 @@ import numpy as np
 
 from detectors.base import Array
 from detectors.drift.feature_test import Settings, Signal
-from detectors.drift.numeric import as_sorted, sorted_values
+from detectors.drift.numeric import as_sorted, numbers, sorted_values
 from detectors.drift.permutation import permutation_p
 from detectors.drift.univariate import UNTESTED, Floats, Outcome
 from govern.frame import Frame
+from govern.schema import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Wasserstein:
     """
 
     signal: ClassVar[Signal] = ""
+    always_told: ClassVar[bool] = True
     statistic_name: ClassVar[str] = "wasserstein"
     effect_size_name: ClassVar[str] = "wasserstein_sd"
 
@@ -34,16 +36,16 @@ class Wasserstein:
         return cls(position, sorted_values(reference, position))
 
     @classmethod
-    def read(cls, position: int, state: Array, n_categories: int) -> Self:
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
         return cls(position, as_sorted(state))
 
-    def run(self, column: Array, how: Settings) -> Outcome:
-        numbers = column.astype(np.float64, copy=False)
-        window = numbers[~np.isnan(numbers)]
-        n, m = len(self.values), len(window)
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        column = numbers(window, self.position)
+        values = column[~np.isnan(column)]
+        n, m = len(self.values), len(values)
         if m == 0:
             return UNTESTED
-        pooled = np.concatenate((self.values, window))
+        pooled = np.concatenate((self.values, values))
         order = np.argsort(pooled, kind="stable")
         gaps = np.diff(pooled[order])
         seen = np.arange(1, n + m) / n

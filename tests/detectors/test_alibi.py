@@ -119,3 +119,55 @@ def test_another_forest_is_noticed(make_table, tmp_path):
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(ArtifactError, match="the forest grown from its reference is another one"):
         type(detector).load(tmp_path / "a")
+
+
+def borrowed_scores(detector: str, reference: np.ndarray, window: np.ndarray, **params: object):
+    """What a detector of alibi-detect that has no adapter says: statistics, p-values, verdict."""
+    cd = importlib.import_module("alibi_detect.cd")
+    found = getattr(cd, detector)(reference, **params).predict(window)["data"]
+    return found["distance"], found["p_val"], bool(found["is_drift"])
+
+
+@pytest.mark.parametrize("correction", ["bonferroni", "fdr"])
+def test_cramer_von_mises_agrees(make_table, correction):
+    alarms = set()
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        reference = make_table(int(rng.integers(20, 1500)), seed=2 * seed, categorical=0)
+        window = make_table(int(rng.integers(20, 600)), seed=2 * seed + 1, categorical=0, shift=seed % 3 * 0.2)
+        frames = [frame.matrix() for frame in (reference, window)]
+        if seed % 2:  # ties
+            frames = [np.round(frame, 1) for frame in frames]
+            reference, window = (
+                dataclasses.replace(frame, columns=tuple(rounded.T))
+                for frame, rounded in zip((reference, window), frames, strict=True)
+            )
+        ours = plugins.load(plugins.DETECTORS, "cvm")(correction=correction, signals=False).fit(reference).score(window)
+        statistics, p_values, alarm = borrowed_scores("CVMDrift", *frames, p_val=0.05, correction=correction)
+        np.testing.assert_allclose([one.statistic for one in ours.features], statistics, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose([one.p_value for one in ours.features], p_values, rtol=1e-6, atol=1e-6)
+        assert ours.alarm == alarm
+        alarms.add(alarm)
+    assert alarms == {True, False}
+
+
+@pytest.mark.parametrize("correction", ["bonferroni", "fdr"])
+def test_fishers_test_agrees(make_table, correction):
+    alarms = set()
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        shape = {"numeric": 0, "categorical": 3, "categories": 2}
+        reference = make_table(int(rng.integers(20, 1500)), seed=2 * seed, **shape)
+        window = make_table(int(rng.integers(20, 600)), seed=2 * seed + 1, **shape)
+        if seed % 3 == 0:
+            window = dataclasses.replace(window, columns=(1 - window.columns[0], *window.columns[1:]))
+        frames = [frame.matrix().astype(int) for frame in (reference, window)]
+        ours = plugins.load(plugins.DETECTORS, "fet")(correction=correction, signals=False).fit(reference).score(window)
+        statistics, p_values, alarm = borrowed_scores(
+            "FETDrift", *frames, p_val=0.05, correction=correction, alternative="two-sided"
+        )
+        np.testing.assert_allclose([one.statistic for one in ours.features], statistics, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose([one.p_value for one in ours.features], p_values, rtol=1e-6, atol=1e-6)
+        assert ours.alarm == alarm
+        alarms.add(alarm)
+    assert alarms == {True, False}

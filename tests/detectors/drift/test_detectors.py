@@ -84,7 +84,7 @@ def test_three_years_change_the_census(acs):
 def test_false_alarms_stay_nominal(acs, correction):
     """Windows drawn like the reference, from the same people: alarms at 5 % or less, up to what chance explains."""
     rng = np.random.default_rng(7)
-    alarms, splits = 0, 400
+    alarms, splits = 0, 250
     for _ in range(splits):
         order = rng.permutation(4000)
         detector = TabularDrift(correction=correction).fit(acs[2015].take(order[:3000]))

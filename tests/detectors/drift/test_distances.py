@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
@@ -43,7 +45,8 @@ def test_wasserstein_is_scipys(make_table):
     reference, window = make_table(300, seed=1), make_table(70, seed=2, shift=0.4, missing=0.1)
     ages = np.round(window["x0"] * 3)
     for column in (window["x0"], ages):
-        found = Wasserstein.of(reference, 0).run(column, ONCE)
+        frame = dataclasses.replace(window, columns=(column, *window.columns[1:]))
+        found = Wasserstein.of(reference, 0).run(frame, ONCE)
         oracle = wasserstein_distance(reference["x0"], column[~np.isnan(column)])
         assert found.statistic == pytest.approx(oracle, rel=1e-9)
         assert found.effect_size == pytest.approx(oracle / reference["x0"].std(), rel=1e-9)
