@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final
 
 from govern import record as records
 from govern.bus import Bus, Message, Partition
 from govern.bus.topics import topic
 from govern.record import Verdict
+from govern.runtime.flows import Flows
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.replay import Replayed, replay
+from govern.runtime.watched import Failed, Ran
+
+#: How long a model that is to be asked again may be away, seconds: somebody waits for the answer.
+_PATIENCE_S: Final = 10.0
 
 
 class Past:
@@ -44,14 +50,27 @@ class Past:
     ) -> AsyncIterator[Replayed]:
         """Each verdict computed once more. Given in the order of `verdicts()`, each record is read once.
 
-        Memory holds the records from the beginning of the window at hand to the end of the longest one so far.
+        Models are asked again whose answers a step had judged. Memory holds the records, and what was answered, from
+        the beginning of the window at hand to the end of the longest one so far.
         """
+        flows = {name: Flows([one], patience_s=_PATIENCE_S) for name, one in pipelines.items() if one.flow is not None}
+        try:
+            async for one in self._replay(verdicts, pipelines, flows):
+                yield one
+        finally:
+            for each in flows.values():
+                await each.close()
+
+    async def _replay(
+        self, verdicts: Sequence[Verdict], pipelines: Mapping[str, LoadedPipeline], flows: Mapping[str, Flows]
+    ) -> AsyncIterator[Replayed]:
         seen: set[str] = set()
         place, held, kept_from = None, list[Message](), 0
+        outcomes: dict[tuple[str, int], Ran | Failed] = {}
         for verdict in verdicts:
             where = verdict.window
             if place != (where.topic, where.partition):
-                place, held = Partition(where.topic, where.partition), []
+                place, held, outcomes = Partition(where.topic, where.partition), [], {}
                 kept_from = await self._bus.start_offset(place)
             held = [one for one in held if one.offset >= where.first_offset]
             start = held[-1].offset + 1 if held else max(kept_from, where.first_offset)
@@ -62,4 +81,10 @@ class Past:
                 yield Replayed(verdict, "doubled", "the topic has a verdict of this id twice")
                 continue
             seen.add(verdict.id)
-            yield replay(verdict, held, pipelines, kept_from=kept_from)
+            outcomes = {key: found for key, found in outcomes.items() if key[1] >= where.first_offset}
+            if verdict.pipeline in flows and verdict.step in pipelines[verdict.pipeline].fed:
+                new = [one for one in held if (verdict.pipeline, one.offset) not in outcomes]
+                outcomes.update(
+                    await flows[verdict.pipeline].run([one for one in new if one.offset <= where.last_offset])
+                )
+            yield replay(verdict, held, pipelines, kept_from=kept_from, outcomes=outcomes)

@@ -20,13 +20,15 @@ from govern.bus.protocol import Message, Partition
 from govern.detection import Detector
 from govern.record import DeadLetter, Verdict
 from govern.runtime.checkpoint import WindowKey
+from govern.runtime.flows import NO_OUTCOMES, Outcomes
 from govern.runtime.judge import Stream, judge
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.task import PartitionTask
+from govern.runtime.watched import asked
 from govern.runtime.windows import ClosedWindow, Rows
 
-Outcome = Literal["identical", "values", "detector", "pipeline", "rows", "deleted", "failed", "doubled"]
+Outcome = Literal["identical", "values", "answers", "detector", "pipeline", "rows", "deleted", "failed", "doubled"]
 
 #: A window that is never full: it takes all rows of the messages that it is given.
 _NEVER_FULL: Final = sys.maxsize
@@ -69,7 +71,12 @@ def verdict_digest(verdict: Verdict) -> str:
 
 
 def replay(
-    verdict: Verdict, messages: Sequence[Message], pipelines: Mapping[str, LoadedPipeline], *, kept_from: int = 0
+    verdict: Verdict,
+    messages: Sequence[Message],
+    pipelines: Mapping[str, LoadedPipeline],
+    *,
+    kept_from: int = 0,
+    outcomes: Outcomes = NO_OUTCOMES,
 ) -> Replayed:
     """Judge a verdict's window once more.
 
@@ -78,6 +85,7 @@ def replay(
         messages: what the inferences topic has of the window's partition, at least from its first offset to its last.
         pipelines: by name, with the detectors of today.
         kept_from: the offset at which the partition begins by now.
+        outcomes: of the flow for the window's messages, where the verdict's step is fed by one.
     """
     loaded = pipelines.get(verdict.pipeline)
     detector = None if loaded is None else loaded.detectors.get(verdict.step)
@@ -96,8 +104,11 @@ def replay(
     if not {where.first_offset, where.last_offset} <= {one.offset for one in there}:
         why = f"the topic has no longer all of the window's records: the partition begins at {kept_from} by now"
         return Replayed(verdict, "deleted", why)
-    rows, letters = _rows(verdict, there, loaded)
+    rows, letters = _rows(verdict, there, loaded, outcomes)
+    others = asked(loaded.flow.graph, verdict.step) if loaded.flow is not None else ()
     if rows is None or len(rows) != where.n_instances:
+        if others and not letters:
+            return Replayed(verdict, "answers", _why_other_answers(others))
         return Replayed(verdict, "rows", _why_other_rows(0 if rows is None else len(rows), verdict, letters))
     try:
         computed = _computed(verdict, rows, detector)
@@ -109,12 +120,14 @@ def replay(
     if detector.digest != verdict.detector_digest:
         why = f"judged by detector {verdict.detector_digest[:12]}, the files hold {detector.digest[:12]}"
         return Replayed(verdict, "detector", why, differences)
+    if others:
+        return Replayed(verdict, "answers", _why_other_answers(others), differences)
     why = "the same detector says otherwise of the same rows: the record was altered, or another numeric library counts"
     return Replayed(verdict, "values", why, differences)
 
 
 def _rows(
-    verdict: Verdict, messages: Sequence[Message], loaded: LoadedPipeline
+    verdict: Verdict, messages: Sequence[Message], loaded: LoadedPipeline, outcomes: Outcomes
 ) -> tuple[Rows | None, Sequence[DeadLetter]]:
     """The window's instances as a worker reads them, and what it could not read."""
     where = verdict.window
@@ -123,9 +136,11 @@ def _rows(
         loaded,
         plan=replace(loaded.plan, steps=(step,)),
         detectors={step.name: loaded.detectors[step.name]},
+        fed=loaded.fed & {step.name},
+        flow=loaded.flow if step.name in loaded.fed else None,
     )
     task = PartitionTask(Partition(where.topic, where.partition), verdict.namespace, [alone])
-    letters = task.process(messages).dead_letters
+    letters = task.process(messages, outcomes).dead_letters
     rows = task.open_window(WindowKey(verdict.pipeline, verdict.step, verdict.revision, verdict.endpoint))
     if rows is None:
         return None, letters
@@ -162,6 +177,11 @@ def _why_other_rows(found: int, verdict: Verdict, letters: Sequence[DeadLetter])
     if len(ours) > _LETTERS_NAMED:
         named.append(f"{len(ours) - _LETTERS_NAMED:,} more")
     return "; ".join((why, *named))
+
+
+def _why_other_answers(others: Sequence[str]) -> str:
+    cause = "the called model answered differently, or the record was altered"
+    return f"it judges what {', '.join(others)} said, which was asked again: {cause}"
 
 
 def _bare(verdict: Verdict) -> Verdict:

@@ -23,7 +23,7 @@ from govern.errors import GovernError
 from govern.frame import Frame
 from govern.pipeline import Pipeline
 from govern.pipeline.check import Kinds
-from govern.pipeline.graph import OUTPUT, Graph, Node, fed, graph
+from govern.pipeline.graph import OUTPUT, Graph, Node, edges, fed, graph, reachable
 from govern.pipeline.references import detector_kind
 from govern.record import Feedback, Inference
 from govern.runtime.flow.connections import Connections
@@ -172,6 +172,14 @@ def watched(pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> Graph:
     return Graph(one.name, tuple(by_name[node.name] for node in one.nodes if node.name in names), one.max_revisits)
 
 
+def asked(one: Graph, step: str) -> tuple[str, ...]:
+    """The steps on which it depends what reaches another one, and which may say otherwise when they are asked again:
+    called models, functions, and routers that have learned meanwhile.
+    """
+    readers = edges(one)
+    return tuple(node.name for node in one.steps if _may_change(node) and step in reachable(readers, node.name))
+
+
 def rows_of(received: Message, detector: Detector, inference_id: str) -> Frame:
     """What a detector's inputs brought, as rows of its own schema, with the tensors that it compares as outputs.
 
@@ -182,6 +190,13 @@ def rows_of(received: Message, detector: Detector, inference_id: str) -> Frame:
     features = [tensor for tensor in received if tensor.name not in detector.needs_outputs]
     frame = to_frame(features, detector.schema, instance_prefix=inference_id)
     return replace(frame, outputs=matrices(compared, len(frame)))
+
+
+def _may_change(node: Node) -> bool:
+    assert node.step is not None, "a step has what the file says of it"
+    if node.step.router is not None:
+        return node.step.router.strategy != "weighted"
+    return node.step.transformer is not None or (node.step.model is not None and not _is_captured(node))
 
 
 def _is_captured(node: Node) -> bool:
