@@ -30,11 +30,9 @@ class Passage:
     wanted: Target | None
     lost: int
 
-    def takes(self, step: str) -> bool:
-        """Whether a detector is to read it. A flow that had failed fed none of its detectors, and feeds all now."""
-        if self.wanted is None or self.wanted.takes(step):
-            return True
-        return step in self.loaded.fed and self.takes_outputs
+    def _takes(self, step: str, wanted: Target) -> bool:
+        """Whether a detector is to read a retried one; a flow that failed fed none, and feeds all of its own now."""
+        return wanted.takes(step) or (step in self.loaded.fed and self.takes_outputs)
 
     @property
     def takes_outputs(self) -> bool:
@@ -46,8 +44,13 @@ class Passage:
         """The step of a letter whose flow could not read what the detectors beside it have read."""
         return OUTPUT if self.loaded.detectors.keys() - self.loaded.fed else ""
 
-    def key(self, step: str) -> WindowKey:
-        return WindowKey(self.loaded.plan.name, step, self.inference.revision, self.inference.endpoint)
+    def keys(self) -> dict[str, WindowKey]:
+        """The windows of the detectors that are to read it, by step."""
+        name, revision, endpoint = self.loaded.plan.name, self.inference.revision, self.inference.endpoint
+        steps = self.loaded.detectors
+        if self.wanted is None:
+            return {step: WindowKey(name, step, revision, endpoint) for step in steps}
+        return {step: WindowKey(name, step, revision, endpoint) for step in steps if self._takes(step, self.wanted)}
 
     def rows(self, frame: Frame) -> Rows:
         trace = next((v.decode("latin-1") for k, v in self.message.headers if k == "traceparent"), None)

@@ -299,13 +299,15 @@ class PartitionTask:
         wanted = retry.target(message)
         # What a retried inference counts was counted when it came first.
         lost = self._newly_dropped(inference) if wanted is None else 0
+        through = lineage(inference)
         for loaded in self._watching.get((inference.service, inference.model), ()):
             name = loaded.plan.name
-            if name in lineage(inference) or not (wanted is None or wanted.names(name)):
+            if name in through or not (wanted is None or wanted.names(name)):
                 continue
             if wanted is None:
                 effects.observed.append((name, inference))
-            outcome = outcomes[name, message.offset] if runs_for(loaded, inference, wanted) else None
+            flows = loaded.flow is not None and runs_for(loaded, inference, wanted)
+            outcome = outcomes[name, message.offset] if flows else None
             passage = Passage(loaded, inference, message, wanted, lost)
             with self._on(name, effects):
                 self._feed(passage, frames.get((name, message.offset)), outcome, effects)
@@ -322,7 +324,7 @@ class PartitionTask:
         self, passage: Passage, frame: Frame | DecodeError | None, outcome: Ran | Failed | None, effects: Effects
     ) -> None:
         loaded = passage.loaded
-        keys = {step: passage.key(step) for step in loaded.detectors if passage.takes(step)}
+        keys = passage.keys()
         if passage.lost:
             self._note_lost(keys.values(), passage.lost)
         if isinstance(frame, DecodeError):
@@ -334,8 +336,8 @@ class PartitionTask:
             for step, key in keys.items():
                 if step not in loaded.fed:
                     self._add(passage, key, rows, effects)
-        own = [key for step, key in keys.items() if step in loaded.fed]
         if outcome is not None:
+            own = [key for step, key in keys.items() if step in loaded.fed]
             self._flowed(passage, own, outcome, effects)
 
     def _flowed(self, passage: Passage, keys: Sequence[WindowKey], outcome: Ran | Failed, effects: Effects) -> None:

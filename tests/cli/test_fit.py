@@ -94,6 +94,27 @@ def test_only_a_schema_from_csv(govern_fit, tmp_path):
     assert FeatureSchema.load(tmp_path / "new" / "schema.yaml").names == ("age", "colour")
 
 
+def test_what_other_steps_make_is_fitted_when_it_is_named(govern_fit, pipeline, tmp_path):
+    behind = """    - {name: encoder, model: {url: "http://encoder"}}
+    - {name: embedding, detector: {type: ks, artifact: artifacts/embedding}, inputs: [encoder]}
+"""
+    pipeline.write_text(PIPELINE.replace("  steps:\n", f"  steps:\n{behind}"))
+    table = tmp_path / "encoded.csv"
+    table.write_text("e0,e1\n" + "".join(f"{i % 7}.5,{i % 5}.25\n" for i in range(60)))
+    ran = govern_fit(table, "--pipeline", pipeline, "--step", "embedding", "--schema", tmp_path / "embedding.yaml")
+    assert ran.code == 0, ran.stderr
+    assert "1/1" in ran.stdout
+    assert artifacts.load(pipeline.parent / "artifacts" / "embedding").schema.names == ("e0", "e1")
+    assert not (pipeline.parent / "schema.yaml").exists()
+    rest = govern_fit(SAMPLE, "--pipeline", pipeline, *COLUMNS, *OUTPUT, "--rows", 1000)
+    assert rest.code == 0, rest.stderr
+    assert "2/2" in rest.stdout
+    assert "Left out: embedding. Other steps make what they read" in rest.stdout
+    wrong = govern_fit(table, "--pipeline", pipeline, "--step", "encoder")
+    assert wrong.code == 2
+    assert "the detectors of pipeline 'people' are embedding, drift, adversarial" in wrong.stderr
+
+
 def test_a_useless_reference_leaves_nothing_behind(govern_fit, pipeline, tmp_path):
     table = tmp_path / "people.csv"
     table.write_text("age,colour,p\n" + "".join(f"{20 + i}.5,red,0.{i}\n" for i in range(10, 90)))

@@ -19,7 +19,7 @@ from govern.errors import BadInput, ConfigError, Unavailable
 from govern.pipeline.spec import ModelSpec
 from govern.runtime.flow import Call, FlowModel, Part
 from govern.runtime.flow.build import load_models
-from govern.runtime.flow.errors import StepFailed, StepRefused
+from govern.runtime.flow.errors import StepFailed, StepRefused, Unreachable
 from govern.runtime.flow.steps.rest_model import RestModel
 from govern.runtime.serving.calls import Calls
 from govern.runtime.serving.grpc_server import serving
@@ -150,8 +150,11 @@ async def test_a_model_that_takes_too_long_is_left(tmp_path: Path, url: str) -> 
 async def test_a_model_that_is_away_is_named(tmp_path: Path, scheme: str) -> None:
     sums = await model(tmp_path, f"{scheme}://127.0.0.1:1")
     try:
-        with pytest.raises(StepFailed, match=r"step 'one': .*start the model server, or correct the step's url"):
+        away = r"step 'one': .*start the model server, or correct the step's url"
+        with pytest.raises(StepFailed, match=away) as raised:
             await sums.infer(tensors(x=1))
+        assert isinstance(raised.value.__cause__, Unreachable)
+        assert raised.value.step == "one"
     finally:
         await sums.close()
 
@@ -196,15 +199,18 @@ async def test_tensors_are_sent_as_bytes_to_who_says_that_it_reads_them(extensio
     [
         (httpx.Response(400, json={"error": "no x"}), BadInput, "refused the request: no x"),
         (httpx.Response(404, json={"error": "no model"}), Unavailable, "HTTP 404: no model"),
-        (httpx.Response(502, text="bad gateway"), Unavailable, "HTTP 502: bad gateway"),
+        (httpx.Response(500, json={"error": "a defect"}), Unavailable, "HTTP 500: a defect"),
+        (httpx.Response(502, text="bad gateway"), Unreachable, "HTTP 502: bad gateway"),
+        (httpx.Response(429, text="too many"), Unreachable, "HTTP 429: too many"),
         (httpx.Response(200, text="hello"), Unavailable, "its answer cannot be read"),
     ],
 )
 async def test_what_a_server_answers_is_told(response: httpx.Response, error: type[Exception], message: str) -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: response)) as client:
         step = RestModel("add", ModelSpec(url="http://model:8080"), lambda: client)
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=message) as raised:
             await step(Call("r", 0, (Part("", 0, tuple(tensors(x=3))),)))
+    assert raised.type is error
 
 
 WATCHED = """
