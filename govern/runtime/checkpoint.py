@@ -47,7 +47,11 @@ class Array(msgspec.Struct, frozen=True):
 
 
 class ChunkState(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of an open window. `columns` holds an `Array` for each feature, or a list of texts."""
+    """Rows of an open window. `columns` holds an `Array` for each feature, or a list of texts.
+
+    Attributes:
+        collected_for: `govern.runtime.plans.fingerprint` of the step that collected them; "" in older checkpoints.
+    """
 
     format_version: int
     schema_digest: str
@@ -60,6 +64,7 @@ class ChunkState(msgspec.Struct, frozen=True, kw_only=True):
     times: Array
     request_ids: list[str]
     traceparents: list[str]
+    collected_for: str = ""
 
 
 class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +120,7 @@ def parse_window_text(text: str) -> WindowKey:
     return msgspec.json.decode(text, type=WindowKey)
 
 
-def encode_chunk(rows: Rows) -> bytes:
+def encode_chunk(rows: Rows, *, collected_for: str = "") -> bytes:
     frame = rows.frame
     return msgspec.msgpack.encode(
         ChunkState(
@@ -130,18 +135,21 @@ def encode_chunk(rows: Rows) -> bytes:
             times=Array.of(rows.times),
             request_ids=list(rows.request_ids),
             traceparents=list(rows.traceparents),
+            collected_for=collected_for,
         )
     )
 
 
-def decode_chunk(data: bytes, schema: FeatureSchema) -> Rows | int:
-    """The rows of a chunk; or, when they follow another schema and cannot be judged any more, how many they were.
+def decode_chunk(data: bytes, schema: FeatureSchema, *, collected_for: str = "") -> Rows | int:
+    """The rows of a chunk; or, when they follow another schema or were collected for another step than the one of this
+    fingerprint, and cannot be judged any more, how many they were.
 
     Raises:
         BadInput: the bytes are no checkpoint of this format version.
     """
-    state = _decode(data, ChunkState, "window")
-    if state.schema_digest != schema.digest:
+    state = decode_versioned(data, ChunkState, "window")
+    others = collected_for and state.collected_for and state.collected_for != collected_for
+    if others or state.schema_digest != schema.digest:
         return len(state.instance_ids)
     frame = Frame(
         schema=schema,
@@ -174,17 +182,22 @@ def decode_partition(data: bytes) -> PartitionState:
     Raises:
         BadInput: the bytes are no checkpoint of this format version.
     """
-    return _decode(data, PartitionState, "partition")
+    return decode_versioned(data, PartitionState, "partition")
 
 
-S = TypeVar("S", ChunkState, PartitionState)
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class _Versioned(msgspec.Struct):
     format_version: int
 
 
-def _decode(data: bytes, kind: type[S], noun: str) -> S:
+def decode_versioned(data: bytes, kind: type[S], noun: str) -> S:
+    """A value of the checkpoint.
+
+    Raises:
+        BadInput: the bytes are none of this format version.
+    """
     try:
         version = msgspec.msgpack.decode(data, type=_Versioned).format_version
         if version != FORMAT_VERSION:

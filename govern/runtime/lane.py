@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice, takewhile
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 from govern.bus import Message
 from govern.record import DeadLetter
 from govern.runtime.flows import Ahead, Flows
+from govern.runtime.loader import LoadedPipeline
 from govern.runtime.task import Effects, Output, PartitionTask
 from govern.runtime.turn import Turn
 
@@ -103,6 +104,10 @@ class Lane:
     def begin_expiry(self, now_ns: int) -> None:
         """Begin a turn that closes the windows whose time is over."""
         self._turn = Turn(partial(self.task.expire, now_ns), name=self._thread)
+
+    def begin_take_over(self, pipelines: Sequence[LoadedPipeline]) -> None:
+        """Begin a turn after which these judge in the place of those before."""
+        self._turn = Turn(partial(self.task.take_over, pipelines), name=self._thread)
 
     async def rest(self, timeout_s: float) -> bool:
         """Whether the turn in hand has ended, at the latest after `timeout_s`; what it gave rise to is then pending."""

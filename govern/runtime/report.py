@@ -73,9 +73,10 @@ class Reporter:
         for name in pipelines:
             self._metrics.pipelines_refused.labels(*labels(namespace=namespace, pipeline=name)).set(1)
 
-    def forget_windows(self) -> None:
-        """Stop showing the newest windows: another worker judges them from now on."""
-        self._metrics.forget_windows()
+    def forget_windows(self, pipelines: frozenset[str] | None = None) -> None:
+        """Stop showing the newest windows, those of these pipelines only if any are given: they go on elsewhere, or
+        never."""
+        self._metrics.forget_windows(pipelines)
 
     def judged(self, verdict: Verdict, traceparents: Sequence[str]) -> str:
         """Record the span of a verdict, child of its newest instance's and linked to others; return its traceparent."""

@@ -32,6 +32,7 @@ from govern.runtime.judge import Stream, judge, missing_outputs, window_record
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.outputs import lane_of, lineage, output_record
 from govern.runtime.passage import Passage
+from govern.runtime.plans import fingerprint, is_plan
 from govern.runtime.watched import Failed, Ran, rows_of
 from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
 
@@ -127,6 +128,8 @@ class PartitionTask:
         self._written: dict[WindowKey, Written] = {}
         #: Keys of the checkpoint that belong to no step of these pipelines: deleted with the next commit.
         self._gone: list[bytes] = []
+        #: Pipeline and step -> `fingerprint`, once it is known.
+        self._fingerprints: dict[tuple[str, str], str] = {}
         #: The pipeline whose code runs right now, for whoever waits for it.
         self.at_work = ""
 
@@ -149,7 +152,7 @@ class PartitionTask:
                 self.position = state.offset
                 self._dropped = dict(state.dropped)
                 lost.update({checkpoint.parse_window_text(text): count for text, count in state.lost.items()})
-            else:
+            elif not is_plan(raw_key):
                 key, number, piece = checkpoint.parse_chunk_key(raw_key)
                 chunks.setdefault(key, {}).setdefault(number, {})[piece] = value
         for key in chunks.keys() | lost.keys():
@@ -159,8 +162,10 @@ class PartitionTask:
                 # Left there, the window would go on when the pipeline comes back, over a gap that it does not know of.
                 self._gone.extend(key.chunk(number, piece) for number, pieces in found.items() for piece in pieces)
                 continue
+            collected_for = self._fingerprint(key)
             parts = [
-                checkpoint.decode_chunk(_joined(found[number]), loaded.schema_of(key.step)) for number in sorted(found)
+                checkpoint.decode_chunk(_joined(found[number]), loaded.schema_of(key.step), collected_for=collected_for)
+                for number in sorted(found)
             ]
             rows = [part for part in parts if not isinstance(part, int)]
             unusable = sum(part for part in parts if isinstance(part, int))
@@ -208,6 +213,56 @@ class PartitionTask:
                     self._judge(key, closed, effects)
         return effects
 
+    def take_over(self, pipelines: Sequence[LoadedPipeline]) -> Effects:
+        """Go on with these from here on.
+
+        Windows of steps that stay as they are go on with the rows that they hold. What a step had collected that judges
+        otherwise from now on is judged by what it was; or counts as lost, when it is too little to be judged. Windows
+        of pipelines and steps that are no more are given up.
+        """
+        effects = Effects()
+        after = {one.plan.name: one for one in pipelines}
+        lost: dict[WindowKey, int] = {}
+        for key in sorted(self._buffers):
+            before, now = self._pipelines[key.pipeline], after.get(key.pipeline)
+            if now is before:
+                continue
+            if now is None or key.step not in now.detectors:
+                self._give_up(key)
+            elif fingerprint(now, key.step) != self._fingerprint(key):
+                with self._on(key.pipeline, effects):
+                    lost[key] = self._close(key, effects)
+        self._pipelines = after
+        self._fingerprints.clear()
+        self._watching.clear()
+        for one in pipelines:
+            self._watching[one.plan.source.service, one.plan.source.model].append(one)
+        for key, instances in lost.items():
+            self._note_lost([key], instances)
+        return effects
+
+    def _fingerprint(self, key: WindowKey) -> str:
+        step = key.pipeline, key.step
+        if step not in self._fingerprints:
+            self._fingerprints[step] = fingerprint(self._pipelines[key.pipeline], key.step)
+        return self._fingerprints[step]
+
+    def _close(self, key: WindowKey, effects: Effects) -> int:
+        """Judge and drop an open window; return how many instances are lost by that."""
+        buffer = self._buffers[key]
+        self._judge(key, buffer.drain("change"), effects)
+        del self._buffers[key]
+        if key in self._written:
+            self._written[key] = self._written[key]._replace(window=NO_WINDOW)
+        return len(buffer) + buffer.lost
+
+    def _give_up(self, key: WindowKey) -> None:
+        del self._buffers[key]
+        self._changed.discard(key)
+        written = self._written.pop(key, None)
+        pieces = {} if written is None else written.pieces
+        self._gone.extend(key.chunk(number, piece) for number, count in pieces.items() for piece in range(count))
+
     def open_window(self, key: WindowKey) -> Rows | None:
         """The instances that wait in a window to be judged, None when there are none."""
         buffer = self._buffers.get(key)
@@ -230,12 +285,14 @@ class PartitionTask:
         size = checkpoint.CHUNK_ROWS
         keep = before.rows if before.window == buffer.windows else 0
         rows = buffer.contents()
+        collected_for = self._fingerprint(key)
         count = len(buffer)
         entries: list[tuple[bytes, bytes | None]] = []
         written = {number: count for number, count in before.pieces.items() if number < keep // size}
         for start in range(keep - keep % size, count, size):
             assert rows is not None, "a buffer that counts rows has them"
-            pieces = checkpoint.pieces(checkpoint.encode_chunk(rows.take(slice(start, start + size))))
+            chunk = checkpoint.encode_chunk(rows.take(slice(start, start + size)), collected_for=collected_for)
+            pieces = checkpoint.pieces(chunk)
             written[start // size] = len(pieces)
             entries.extend((key.chunk(start // size, piece), data) for piece, data in enumerate(pieces))
         for number, n_pieces in before.pieces.items():

@@ -6,7 +6,8 @@ A window tumbles: each instance belongs to exactly one. It closes
 - by *time*, when an instance arrives whose event time is `span_ns` or more after the window's first one, or when
   `expire` is called with such a time. A window that a detector could not judge (fewer than `minimum` instances)
   stays open, so that a model with little traffic gets its verdict late rather than never;
-- by *drain*, when asked to.
+- by *drain*, when asked to;
+- by *change*, when the step that collects it is replaced by one that judges otherwise.
 
 Sizes count instances, never requests.
 """
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from govern.frame import Frame
 
-ClosedBy = Literal["count", "time", "drain"]
+ClosedBy = Literal["count", "time", "drain", "change"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +160,9 @@ class WindowBuffer:
             return []
         return [self._close("time")]
 
-    def drain(self) -> list[ClosedWindow]:
+    def drain(self, closed_by: ClosedBy = "drain") -> list[ClosedWindow]:
         """Close the window now, when it holds enough to be judged."""
-        return [self._close("drain")] if self._count >= self._minimum else []
+        return [self._close(closed_by)] if self._count >= self._minimum else []
 
     def contents(self) -> Rows | None:
         """The open window's instances as one piece, None when there are none."""

@@ -28,6 +28,7 @@ from govern.runtime.flows import PATIENCE_S, Flows
 from govern.runtime.lane import Lane
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
+from govern.runtime.plans import Plans
 from govern.runtime.report import Reporter, Standing
 from govern.runtime.task import Judgement, PartitionTask
 from govern.runtime.watched import WatchedFlow
@@ -63,6 +64,7 @@ class Assigned:
 
     lane: Lane
     transactor: Transactor
+    plans: Plans
     paused: bool = False
 
 
@@ -145,7 +147,7 @@ class Worker:
     def take_over(self, pipelines: Sequence[LoadedPipeline]) -> None:
         """Run these instead, from the next commit of each partition on. Call it on the worker's event loop.
 
-        Windows of steps that stay go on with the rows that they hold, as after a restart with another file.
+        Windows of steps that stay as they are go on with the rows that they hold, as after a restart with another file.
         """
         self._wanted = tuple(pipelines)
 
@@ -178,19 +180,30 @@ class Worker:
         )
 
     async def _change_over(self) -> None:
-        """Commit what the running pipelines have judged, and go on from there with the wanted ones."""
+        """Go on with the wanted pipelines from where each partition is."""
         assert self._wanted is not None
         self._pipelines, self._wanted = self._wanted, None
         assert self._subscription is not None, "it changes over within a session"
-        held = frozenset(self._held)
-        await self._finish()
-        await self._on_revoked(held)
-        await self._announce()
         before, self._flows = self._flows, Flows(self._pipelines, patience_s=self._model_patience_s)
+        anew = set()
+        for tp, assigned in self._held.items():
+            at_rest = await assigned.lane.rest(HANDOVER_S)
+            if at_rest:
+                assigned.lane.begin_take_over(self._pipelines)
+                assigned.plans.note(self._pipelines, assigned.lane.task.position)
+                at_rest = await assigned.lane.rest(HANDOVER_S)
+            # A detector that does not return has the windows in hand, and flows have run for what waits: these are
+            # taken up anew, as they were committed.
+            if not at_rest or before or self._flows:
+                anew.add(tp)
+        if anew:
+            await self._on_revoked(frozenset(anew))
+        self._reporter.forget_windows(_ended(self._announced, self._pipelines))
+        await self._announce()
         await before.close(but=self._flows)
-        await self._on_assigned(held)
-        self._subscription.resume(held)
-        log.info("pipelines taken over", pipelines=[one.plan.name for one in self._pipelines])
+        await self._on_assigned(frozenset(anew))
+        self._subscription.resume(frozenset(anew))
+        log.info("pipelines taken over", pipelines=len(self._pipelines))
 
     async def _session(self, stop: asyncio.Event) -> None:
         subscription = self._subscription = await self._bus.subscribe(
@@ -304,7 +317,10 @@ class Worker:
                 cloudevents.to_message(one.record, source=self._source, lane=one.lane) for one in effects.outputs
             ],
         }
-        state = [Outgoing(key=key, value=value, partition=task.tp.partition) for key, value in task.changed_state()]
+        state = [
+            Outgoing(key=key, value=value, partition=task.tp.partition)
+            for key, value in (*task.changed_state(), *assigned.plans.changed())
+        ]
         async with assigned.transactor.transaction() as transaction:
             for stream, messages in outputs.items():
                 if messages:
@@ -324,10 +340,13 @@ class Worker:
         for tp in sorted(partitions):
             transactor = await self._bus.transactor(f"{self._group}.{tp.topic}.{tp.partition}")
             task = PartitionTask(tp, self._namespace, self._pipelines)
-            self._held[tp] = Assigned(lane=Lane(task, self._flows), transactor=transactor)
+            plans = Plans()
+            self._held[tp] = Assigned(lane=Lane(task, self._flows), transactor=transactor, plans=plans)
             table = await self._bus.read_table(Partition(self._checkpoints, tp.partition))
             committed = await self._subscription.committed(tp) if self._subscription else None
             start = task.restore(table, committed)
+            plans.restore(table)
+            plans.note(self._pipelines, start)
             if self._subscription is not None:
                 await self._subscription.seek(tp, start)
             log.info("partition taken", partition=tp.partition, offset=start)
@@ -360,6 +379,12 @@ class Worker:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.close()
+
+
+def _ended(before: Sequence[LoadedPipeline], after: Sequence[LoadedPipeline]) -> frozenset[str]:
+    """Names of those whose plan is in force no more."""
+    now = {one.plan.digest for one in after}
+    return frozenset(one.plan.name for one in before if one.plan.digest not in now)
 
 
 async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:

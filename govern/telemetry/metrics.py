@@ -6,6 +6,7 @@ series join on all of them, and a dashboard variable works on every panel.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -182,7 +183,7 @@ class Metrics:
         for each in (self.pipeline_lag, self.pipeline_turn):
             each.remove(*names)
 
-    def forget_windows(self) -> None:
+    def forget_windows(self, pipelines: Collection[str] | None = None) -> None:
         """Take back what describes newest windows, because this process no longer judges them.
 
         A worker calls it when partitions are taken from it: a gauge that stayed behind would say "drifted" for ever
@@ -200,4 +201,9 @@ class Metrics:
             self.window_instances,
             self.window_completeness,
         ):
-            newest.clear()
+            if pipelines is None:
+                newest.clear()
+                continue
+            for sample in [each for family in newest.collect() for each in family.samples]:
+                if sample.labels["pipeline"] in pipelines:
+                    newest.remove(*sample.labels.values())
