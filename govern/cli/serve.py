@@ -35,11 +35,10 @@ from govern.cli._explainers import (
 from govern.errors import BadInput, ConfigError, MissingExtra
 from govern.runtime.flow.feedback import learning
 from govern.runtime.flow.model import FlowModel
-from govern.runtime.flow.sources import flow_sources
-from govern.runtime.loader import load
+from govern.runtime.flow.sources import sources
 from govern.runtime.serving.application import create_app
 from govern.runtime.serving.calls import AT_ONCE, MAX_BYTES, Calls
-from govern.runtime.serving.repository import Repository, detector_sources
+from govern.runtime.serving.repository import Repository
 from govern.web.listening import listen, serve
 
 DEFAULT_HTTP: Final = "127.0.0.1:8085"
@@ -83,18 +82,17 @@ def serve_command(
         with ExitStack() as stack:
             listening = stack.enter_context(listen(*_address(http, "--http")))
             metrics, _ = telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
-            pipelines = {file: load(file, watching=True) for file in files}
-            sources = [source for file, found in pipelines.items() for source in detector_sources(file, found)]
             connections = AsyncExitStack()
-            sources += [source for file in files for source in flow_sources(file, connections)]
+            read = [sources(file, connections) for file in files]
+            served = [source for _, found in read for source in found]
             if explainers is not None:
                 client = stack.enter_context(httpx.Client())
                 readers = {
                     name: partial(read_explainer, path, client, model_url, model_name, model_version, model)
                     for name, path in folders(explainers).items()
                 }
-                sources += explainer_sources(itertools.chain.from_iterable(pipelines.values()), readers)
-            repository = Repository(sources)
+                served += explainer_sources(itertools.chain.from_iterable(watching for watching, _ in read), readers)
+            repository = Repository(served)
             calls = Calls(at_once=at_once, max_bytes=max_bytes, metrics=metrics)
             host, port = listening.getsockname()[:2]
             async with connections, _learning(bus, namespace, name, repository), _grpc(grpc, repository, calls):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,14 @@ def load(path: Path, *, watching: bool = False) -> list[LoadedPipeline]:
 
 def load_documented(path: Path, *, watching: bool = False) -> list[tuple[Document, LoadedPipeline]]:
     """As `load`, each with its document: for who keeps what was written."""
-    found = [(document, one) for document, one in load_documents(path) if one.spec.source is not None or not watching]
+    return load_read(path, load_documents(path), watching=watching)
+
+
+def load_read(
+    path: Path, documents: Sequence[tuple[Document, Pipeline]], *, watching: bool = False
+) -> list[tuple[Document, LoadedPipeline]]:
+    """As `load_documented`, of a file that was read already: for who makes more of it than this."""
+    found = [(document, one) for document, one in documents if one.spec.source is not None or not watching]
     refused = [problem for document, pipeline in found for problem in unrun(document, pipeline)]
     if refused:
         raise PipelineError(path, refused)

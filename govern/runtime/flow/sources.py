@@ -1,4 +1,4 @@
-"""The pipelines of a file that are called, as models of a server's repository."""
+"""What a pipeline file has for a server's repository: the steps of what watches, and whole what is called."""
 
 from __future__ import annotations
 
@@ -7,29 +7,42 @@ from functools import partial
 from pathlib import Path
 
 from govern.errors import NotFound
-from govern.pipeline import load_pipelines
+from govern.pipeline import Pipeline, load_pipelines
+from govern.pipeline.load import load_documents
 from govern.runtime.flow.build import flow_model
 from govern.runtime.flow.model import FlowModel
-from govern.runtime.serving.repository import Source
+from govern.runtime.loader import LoadedPipeline, load_read
+from govern.runtime.serving.repository import First, Source, detector_sources
 
 
-def flow_sources(path: Path, stack: AsyncExitStack) -> list[Source]:
-    """One for each pipeline of a file that watches no captured stream.
+def sources(path: Path, stack: AsyncExitStack) -> tuple[list[LoadedPipeline], list[Source]]:
+    """The pipelines of a file that watch captured streams, and a source for each of their detector steps and for each
+    pipeline that watches none: all of one reading of the file.
 
     Args:
         stack: closes the models' connections; also those of a model that was read anew, which may still be asked.
 
     Raises:
-        PipelineError: the file is wrong.
+        GovernError: the file is wrong, or an artifact that it names; as of `load` and `flow_model`.
     """
-    found = (one for one in load_pipelines(path) if one.spec.source is None)
-    return [Source(one.name, partial(_read, path, one.name, stack)) for one in found]
+    documents = load_documents(path)
+    watching = [loaded for _, loaded in load_read(path, documents, watching=True)]
+    called = [
+        Source(one.name, First(_model(one, path, stack), partial(_again, path, one.name, stack)))
+        for _, one in documents
+        if one.spec.source is None
+    ]
+    return watching, [*detector_sources(path, watching), *called]
 
 
-def _read(path: Path, name: str, stack: AsyncExitStack) -> FlowModel:
+def _model(pipeline: Pipeline, path: Path, stack: AsyncExitStack) -> FlowModel:
+    model = flow_model(pipeline, path.parent)
+    stack.push_async_callback(model.close)
+    return model
+
+
+def _again(path: Path, name: str, stack: AsyncExitStack) -> FlowModel:
     for pipeline in load_pipelines(path):
         if pipeline.name == name and pipeline.spec.source is None:
-            model = flow_model(pipeline, path.parent)
-            stack.push_async_callback(model.close)
-            return model
+            return _model(pipeline, path, stack)
     raise NotFound(f"pipeline {name!r}", why=f"{path} has it no more", fix="put it back, or start the server anew")

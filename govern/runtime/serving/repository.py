@@ -147,28 +147,34 @@ def detector_sources(path: Path, pipelines: Sequence[LoadedPipeline]) -> list[So
         pipelines: of the file, as they are now.
     """
     return [
-        Source(model_name(one.plan.name, step), _First(DetectorStep.of(one, step), partial(_again, path, one, step)))
+        Source(
+            model_name(one.plan.name, step), First(_model(DetectorStep.of(one, step)), partial(_again, path, one, step))
+        )
         for one in pipelines
         for step in one.detectors
     ]
 
 
-class _First:
-    """Gives what was read already, and later reads."""
+class First:
+    """A source's `read`: the first time what was read already, later what lies on the disk."""
 
-    def __init__(self, first: DetectorStep, again: Callable[[], DetectorStep]) -> None:
-        self._first: DetectorStep | None = first
+    def __init__(self, first: Model, again: Callable[[], Model]) -> None:
+        self._first: Model | None = first
         self._again = again
 
     def __call__(self) -> Model:
-        step, self._first = self._first or self._again(), None
-        return DetectorModel(model_name(step.pipeline, step.name), step)
+        model, self._first = self._first or self._again(), None
+        return model
 
 
-def _again(path: Path, before: LoadedPipeline, step: str) -> DetectorStep:
+def _model(step: DetectorStep) -> DetectorModel:
+    return DetectorModel(model_name(step.pipeline, step.name), step)
+
+
+def _again(path: Path, before: LoadedPipeline, step: str) -> Model:
     for one in load(path, watching=True):
         if one.plan.name == before.plan.name:
-            return DetectorStep.of(one, step)
+            return _model(DetectorStep.of(one, step))
     raise NotFound(
         f"pipeline {before.plan.name!r}",
         why=f"{path} has it no more",

@@ -20,11 +20,12 @@ from govern.bus.topics import specs, topic
 from govern.codecs import open_inference_pb2 as pb
 from govern.codecs import v2, v2_grpc
 from govern.codecs.cloudevents import to_message
+from govern.pipeline import PipelineError
 from govern.record import Feedback
 from govern.runtime.flow import feedback as feedback_module
 from govern.runtime.flow.build import load_models
 from govern.runtime.flow.feedback import follow_feedback
-from govern.runtime.flow.sources import flow_sources
+from govern.runtime.flow.sources import sources
 from govern.runtime.flow.steps.bandit import Bandit
 from govern.runtime.serving.calls import Calls
 from govern.runtime.serving.grpc_server import serving as serving_grpc
@@ -80,7 +81,7 @@ async def test_a_pipeline_is_one_model_over_grpc_too(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE)
     async with AsyncExitStack() as stack:
-        repository = Repository(flow_sources(file, stack))
+        repository = Repository(sources(file, stack)[1])
         port = await stack.enter_async_context(serving_grpc(repository, Calls(), "127.0.0.1", 0))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
 
@@ -98,6 +99,21 @@ async def test_a_pipeline_is_one_model_over_grpc_too(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="pipeline 'choice' has no output for this request") as caught:
             await ask("x")
         assert caught.value.code() == grpc.StatusCode.INTERNAL
+
+
+async def test_a_server_starts_with_one_reading_of_its_file(fitted: Fitted, tmp_path: Path) -> None:
+    file = fitted.write(tmp_path / "pipeline", "default")
+    file.write_text(file.read_text() + PIPELINE)
+    async with AsyncExitStack() as stack:
+        watching, found = sources(file, stack)
+        file.write_text("written anew, and not yet whole")
+        repository = Repository(found)
+        assert [one.plan.name for one in watching] == ["watch"]
+        assert set(repository) == {"choice", "watch-drift", "watch-outlier", "watch-adversarial"}
+        for name in ("choice", "watch-outlier"):
+            with pytest.raises(PipelineError):
+                repository.load(name)
+            assert name in repository
 
 
 LEARNING = f"""
