@@ -30,7 +30,7 @@ from govern.runtime.fleet.shelf import shelf
 from govern.runtime.fleet.together import Together, check_together
 from govern.runtime.flow.feedback import learning
 from govern.runtime.flows import PATIENCE_S
-from govern.runtime.follow import following
+from govern.runtime.follow import Files, following
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
@@ -73,6 +73,7 @@ def worker(
         return found
 
     kept_as = f"{group}/{group_instance_id}" if group_instance_id else None
+    followed_files = Files(files)
     of_files = read()
 
     async def serve(stop: asyncio.Event) -> None:
@@ -101,7 +102,7 @@ def worker(
                 async with AsyncExitStack() as followed:
                     if files:
                         await followed.enter_async_context(
-                            following(files, read, lambda found: worker.take_over(together.files(found)))
+                            following(followed_files, read, lambda found: worker.take_over(together.files(found)))
                         )
                     if follower is not None:
                         await followed.enter_async_context(

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import signal
 import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Final, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
+from govern import looking
 from govern.errors import ConfigError, GovernError
 from govern.mirror.config import MirrorConfig, load
 
@@ -85,14 +85,10 @@ class Reload:
 
     async def run(self, follower: RuleFollower) -> None:
         """Hand each changed configuration to the follower, on the event loop, until cancelled."""
-        asked = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asked.wait(), LOOK_EVERY_S)
-            signalled = asked.is_set()
-            asked.clear()
-            self._hand_over(await asyncio.to_thread(self._find, asked=signalled), follower)
+        with looking.on_hangup() as asked:
+            while True:
+                signalled = await looking.due(asked, LOOK_EVERY_S)
+                self._hand_over(await asyncio.to_thread(self._find, asked=signalled), follower)
 
     def look(self, follower: RuleFollower) -> None:
         """Hand the configuration to the follower if it has changed since the last look."""
