@@ -5,12 +5,12 @@ A matrix product would be shorter, but gives other last bits for one row than fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from detectors.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ def _add_squares(point: Floats, reference: Floats, start: int, stop: int, sums: 
             sums[at] += difference * difference
 
 
-_squares = cast(Callable[[Floats, Floats, int, int, Floats], None], numba.njit(nogil=True)(_add_squares))
+_squares = compiled(_add_squares)
 
 
 def _nearest_rows(points: Floats, reference: Floats, k: int, same: bool) -> tuple[Floats, Indices]:
@@ -54,7 +54,7 @@ def _nearest_rows(points: Floats, reference: Floats, k: int, same: bool) -> tupl
     return np.sqrt(found), where
 
 
-_nearest = cast(Callable[[Floats, Floats, int, bool], tuple[Floats, Indices]], numba.njit(nogil=True)(_nearest_rows))
+_nearest = compiled(_nearest_rows)
 
 
 def nearest(points: Floats, reference: Floats, k: int, *, same: bool = False) -> tuple[Floats, Indices]:
@@ -81,7 +81,7 @@ def _project_rows(points: Floats, matrix: Floats) -> Floats:
     return out
 
 
-_project = cast(Callable[[Floats, Floats], Floats], numba.njit(nogil=True)(_project_rows))
+_project = compiled(_project_rows)
 
 
 def project(points: Floats, matrix: Floats) -> Floats:
@@ -101,7 +101,7 @@ def _sum_gaussians(points: Floats, reference: Floats, weights: Floats, gamma: fl
     return out
 
 
-_gaussians = cast(Callable[[Floats, Floats, Floats, float], Floats], numba.njit(nogil=True)(_sum_gaussians))
+_gaussians = compiled(_sum_gaussians)
 
 
 def gaussian_sums(points: Floats, reference: Floats, weights: Floats, gamma: float) -> Floats:

@@ -7,12 +7,16 @@ import os
 # Before anything loads OpenMP: threads that spin while they wait make small predictions many times slower on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
+# Before anything loads numba: of the processes that the tests start, one compiles, and the others find what it made.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "numba"))
+
 import contextlib
 import logging
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import structlog

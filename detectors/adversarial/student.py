@@ -9,8 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
 from detectors.base import Array
@@ -58,6 +56,10 @@ class Student:
         Raises:
             BadInput: a numeric feature without any value.
         """
+        # Half a second to import, which whoever only asks a student does without.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPRegressor
+
         means, deviations, offsets = [], [], [0]
         for position in columns:
             feature, column = reference.schema.features[position], reference.columns[position]

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.special import erfc, gammaln, kve
-from scipy.stats import cramervonmises_2samp
 
 from detectors.drift.univariate import UNTESTED, Outcome
 
@@ -82,6 +81,8 @@ def cramer_von_mises(reference: Sorted, window: Floats) -> Outcome:
     pairs, total = float(n) * m, n + m
     statistic = u / (pairs * total) - (4 * pairs - 1) / (6 * total)
     if max(n, m) <= EXACT_MAX and m > 1:
+        from scipy.stats import cramervonmises_2samp  # half a second to import, which few windows need
+
         p_value = float(cramervonmises_2samp(reference.values, values, method="exact").pvalue)
     else:
         mean = (1 + 1 / total) / 6

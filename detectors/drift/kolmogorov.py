@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 from scipy.special import gammaln
-from scipy.stats import kstwo
 
 #: Up to this sample size, or this n * d**1.5, the expansion below is off by up to 3e-6, and the exact algorithm that
 #: scipy takes there is quick (Simard and L'Ecuyer 2011, section 3).
@@ -34,6 +33,8 @@ def survival(d: float, n: int) -> float:
         Simard, L'Ecuyer (2011): Computing the two-sided Kolmogorov-Smirnov distribution. J. Stat. Softw. 39(11).
     """
     if n <= _EXACT_MAX_N or n * d**1.5 <= _EXACT_MAX_ND15 or d >= 0.5:
+        from scipy.stats import kstwo  # half a second to import, which few windows need
+
         return float(kstwo.sf(d, n))
     if n * d * d >= _TAIL:
         return min(1.0, 2.0 * _one_sided(d, n))

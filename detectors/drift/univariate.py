@@ -10,7 +10,6 @@ from typing import Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtrc
-from scipy.stats import ks_2samp
 
 from detectors.drift.kolmogorov import survival
 from govern.errors import BadInput
@@ -98,6 +97,8 @@ def kolmogorov_smirnov(reference: Floats, window: Floats, *, tail: Tail = "asymp
     d = max(float((under / n - first / m).max()), float((last / m - upto / n).max()))
     p_value = 0.0 if tail == "exact" else survival(d, max(1, round(n * m / (n + m))))
     if tail == "exact" or (tail == "guarded" and p_value < level and min(n, m) <= GUARDED_VALUES):
+        from scipy.stats import ks_2samp  # half a second to import, which few windows need
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             p_value = max(p_value, float(ks_2samp(reference, values, method="exact").pvalue))

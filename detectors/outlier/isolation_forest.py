@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-from sklearn.ensemble import IsolationForest
 
 from detectors.base import (
     Array,
@@ -90,6 +89,8 @@ class IsolationForestOutlier:
         Raises:
             BadInput: too few rows for this contamination, no numeric or categorical feature, or one without any value.
         """
+        from sklearn.ensemble import IsolationForest  # half a second to import, which whoever only scores does without
+
         needed = max(MIN_REFERENCE_ROWS, rows_needed(self.contamination))
         require_rows(reference, needed, method=self.method, what="reference")
         columns = require_kinds(reference.schema, "numeric", "categorical", method=self.method)

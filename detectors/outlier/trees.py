@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from detectors.compiled import compiled
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -113,17 +113,4 @@ def _walk_rows(
     return total
 
 
-_Walk = Callable[
-    [
-        npt.NDArray[np.float32],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.float64],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.float64],
-    ],
-    npt.NDArray[np.float64],
-]
-# Compiled at the first call of a process, in memory: a cache beside the source would need a writable installation.
-_walk = cast(_Walk, numba.njit(nogil=True)(_walk_rows))
+_walk = compiled(_walk_rows)
