@@ -23,6 +23,7 @@ from govern.codecs import cloudevents
 from govern.errors import NotFound
 from govern.ids import uuid7
 from govern.record import Access, Verdict
+from govern.runtime.chained.linked import link
 from govern.runtime.loader import load
 from govern.runtime.past import Past
 from govern.runtime.replay import Replayed, verdict_digest
@@ -52,7 +53,8 @@ def replay(
     fields and both their values. That you looked goes on record.
     """
     bounds = Bounds.read(since, until)
-    pipelines = {loaded.plan.name: loaded for file in files for loaded in load(file)}
+    found = link([loaded for file in files for loaded in load(file)])
+    pipelines = {loaded.plan.name: loaded for loaded in found.pipelines}
 
     def wanted(verdict: Verdict) -> bool:
         return bounds.hold(verdict.window) and (not ids or any(verdict.id.startswith(one) for one in ids))

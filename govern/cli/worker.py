@@ -25,6 +25,7 @@ from govern.cli._common import (
 )
 from govern.errors import ConfigError
 from govern.runtime import garbage
+from govern.runtime.chained.linked import link
 from govern.runtime.fleet.follower import Follower
 from govern.runtime.fleet.shelf import shelf
 from govern.runtime.fleet.together import Together, check_together
@@ -70,6 +71,9 @@ def worker(
     def read() -> list[LoadedPipeline]:
         found = [loaded for file in files for loaded in load(file)]
         check_together(found, namespace)
+        # What the files read may be of the fleet, and come later; without one it never does.
+        for error in link(found).refused.values() if not fleet else ():
+            raise error
         return found
 
     kept_as = f"{group}/{group_instance_id}" if group_instance_id else None

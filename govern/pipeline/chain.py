@@ -14,13 +14,14 @@ So every external reference names one side of the inferences of one model:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain as flattened
 from typing import Final, NamedTuple
 
 from govern.pipeline.check import Kinds
-from govern.pipeline.graph import INPUT, Port, graph
+from govern.pipeline.graph import INPUT, Node, Port, graph
 from govern.pipeline.references import Reference, Side, detector_kind, parse, parse_external
 from govern.pipeline.spec import JoinType, Pipeline, Source, Step
 
@@ -44,12 +45,14 @@ class Reading:
         service, model: whose inferences it reads.
         side: "inputs" for their requests, "outputs" for their responses.
         pipeline: who publishes them; "" for captured ones.
+        read: the pipeline that is named.
     """
 
     service: str
     model: str
     side: Side
     pipeline: str
+    read: str
     port: Port
 
     @property
@@ -91,16 +94,20 @@ def chain(pipeline: Pipeline, pipelines: Mapping[str, Pipeline], *, kinds: Kinds
     Raises:
         GovernError: what `kinds` raises for a detector type that cannot be used.
     """
-    entry = graph(pipeline, kinds=kinds).nodes[0]
-    assert entry.name == INPUT, "it reads other pipelines"
+    node = entry(pipeline, kinds=kinds)
     return Chain(
         pipeline=pipeline.name,
-        inputs=_readings(entry.inputs, pipelines),
-        inputs_join=entry.inputs_join,
-        triggers=_readings(entry.triggers, pipelines),
-        triggers_join=entry.triggers_join,
-        window_ms=entry.window_ms,
+        inputs=_readings(node.inputs, pipelines),
+        inputs_join=node.inputs_join,
+        triggers=_readings(node.triggers, pipelines),
+        triggers_join=node.triggers_join,
+        window_ms=node.window_ms,
     )
+
+
+def entry(pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> Node:
+    """Where a pipeline with an `input` joins what it reads of others."""
+    return next(node for node in graph(pipeline, kinds=kinds).nodes if node.name == INPUT)
 
 
 def reading(port: Port, pipelines: Mapping[str, Pipeline]) -> Reading | Unreadable:
@@ -116,12 +123,12 @@ def reading(port: Port, pipelines: Mapping[str, Pipeline]) -> Reading | Unreadab
         return Unreadable(f"{other.name} has no step {reference.node!r}", f"its steps are {names}", "correct the name")
     if step.model is not None and step.model.captured:
         assert other.spec.source is not None, "a captured model was checked to have a stream"
-        return Reading(other.spec.source.service, other.spec.source.model, reference.side, "", port)
+        return Reading(other.spec.source.service, other.spec.source.model, reference.side, "", other.name, port)
     if step.role in ("detector", "explainer"):
         published = "verdicts" if step.role == "detector" else "explanations"
         why = f"it is a {step.role}: what it says is published as {published}, not for each request"
         return Unreadable(f"{reference.node} gives no tensors to other pipelines", why, "read a step that is called")
-    return Reading(service(other, pipelines), f"{other.name}.{step.name}", reference.side, other.name, port)
+    return Reading(service(other, pipelines), f"{other.name}.{step.name}", reference.side, other.name, other.name, port)
 
 
 def _of_pipeline(
@@ -132,7 +139,7 @@ def _of_pipeline(
         if spec.source is None:
             why = f"{other.name} watches no captured stream" + ("" if spec.input is None else "; it reads others, too")
             return Unreadable(f"{reference} is not published", why, "read what it reads")
-        return Reading(spec.source.service, spec.source.model, "inputs", "", port)
+        return Reading(spec.source.service, spec.source.model, "inputs", "", other.name, port)
     if spec.source is None and spec.input is None:
         why = f"{other.name} is only ever called, and answers who calls it"
         return Unreadable(f"{reference} is not published", why, "give it a `source` or an `input`")
@@ -142,7 +149,7 @@ def _of_pipeline(
     if not any(_returns(step) for step in given):
         why = f"{other.name} gives verdicts only" if given else f"{other.name} has no `output`"
         return Unreadable(f"{reference} is not published", why, f"name steps that are called in {other.name}'s output")
-    return Reading(service(other, pipelines), other.name, "outputs", other.name, port)
+    return Reading(service(other, pipelines), other.name, "outputs", other.name, other.name, port)
 
 
 def _returns(step: Step) -> bool:
@@ -183,11 +190,14 @@ def ring(pipelines: Mapping[str, Pipeline]) -> tuple[str, ...]:
     return ()
 
 
-def published_steps(chains: Mapping[str, Chain], pipeline: str) -> frozenset[str]:
-    """The steps of a pipeline that others read."""
-    own = f"{pipeline}."
-    readings = (one for each in chains.values() for one in each.readings if one.pipeline == pipeline)
-    return frozenset(one.model.removeprefix(own) for one in readings if one.model.startswith(own))
+def published_steps(chains: Iterable[Chain]) -> dict[str, frozenset[str]]:
+    """Pipeline -> the steps of it that others read."""
+    found: dict[str, frozenset[str]] = {}
+    for one in flattened.from_iterable(each.readings for each in chains):
+        pipeline, _, step = one.model.partition(".")
+        if one.pipeline == pipeline and step:
+            found[pipeline] = found.get(pipeline, frozenset()) | {step}
+    return found
 
 
 def _readings(ports: tuple[Port, ...], pipelines: Mapping[str, Pipeline]) -> tuple[Reading, ...]:

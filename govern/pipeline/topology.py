@@ -59,6 +59,8 @@ class Plan:
     """What a worker runs.
 
     Attributes:
+        source: whose inferences are the pipeline's requests; of one that reads other pipelines, as long as it is not
+            linked to them (`govern.runtime.chained.linked`), its own name and no service.
         schema_path: relative to the pipeline file, as are the artifacts.
         steps: each after all that it reads from; in the file's order where a loop leaves no such order.
         outputs: names of the detector steps whose verdicts are published: those that the output names, all of them
@@ -97,8 +99,8 @@ def plan(
         GovernError: what `kinds` raises for a detector type that cannot be used.
     """
     source, schema_path = pipeline.spec.source, pipeline.spec.schema_path
-    assert source is not None, "a worker refuses a pipeline that reads no captured stream"
-    assert schema_path is not None, "a captured stream was checked to have a schema"
+    assert source is not None or pipeline.spec.input is not None, "a worker refuses a pipeline that reads nothing"
+    assert schema_path is not None, "what a worker runs was checked to have a schema"
     steps = {step.name: _planned(step, pipeline.name, kinds) for step in pipeline.spec.steps}
     try:
         order = tuple(TopologicalSorter({name: step.after for name, step in steps.items()}).static_order())
@@ -111,7 +113,7 @@ def plan(
     return Plan(
         name=pipeline.name,
         namespace=pipeline.namespace,
-        source=source,
+        source=source or Source.model_construct(service="", model=pipeline.name),
         schema_path=schema_path,
         steps=ordered,
         outputs=tuple(name for name in named if name in judging) or judging,

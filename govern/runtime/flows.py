@@ -23,6 +23,7 @@ from govern.record import Inference
 from govern.runtime import retry
 from govern.runtime.flow import Message as Tensors
 from govern.runtime.flow.errors import Unreachable
+from govern.runtime.flow.message import NOTHING
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.outputs import lineage
 from govern.runtime.retry import Target
@@ -143,13 +144,15 @@ class Flows:
             wanted = retry.target(message)
             for loaded in self._watching.get((inference.service, inference.model), ()):
                 if loaded.flow is not None and runs_for(loaded, inference, wanted):
-                    inputs = _inputs(loaded.flow, inference)
+                    inputs = _inputs(loaded, loaded.flow, inference)
                     found.append(_Work(loaded.plan.name, message.offset, loaded.flow, inference, inputs))
         return found
 
     async def _outcome(self, work: _Work) -> Ran | Failed:
         if isinstance(work.inputs, Failed):
             return work.inputs
+        if not work.inputs:
+            return Ran(NOTHING, NOTHING, {}, {})
         began, tries = self._clock(), 0
         while True:
             tries += 1
@@ -246,8 +249,10 @@ def _inference(message: Message) -> Inference | None:
     return found if isinstance(found, Inference) else None
 
 
-def _inputs(flow: WatchedFlow, inference: Inference) -> Tensors | Failed:
+def _inputs(loaded: LoadedPipeline, flow: WatchedFlow, inference: Inference) -> Tensors | Failed:
+    """What the pipeline is given; nothing where it reads another one, whose record brings nothing that it reads."""
     try:
-        return flow.inputs(inference)
+        given = loaded.given(inference)
+        return NOTHING if given is None else flow.inputs(given)
     except BadInput as error:
         return Failed(error, "")

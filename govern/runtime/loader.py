@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from govern import artifact, plugins
 from govern.detection import Detector
@@ -14,9 +15,13 @@ from govern.pipeline.document import Document
 from govern.pipeline.graph import fed, graph
 from govern.pipeline.load import load_documents
 from govern.pipeline.spec import DetectorSpec
+from govern.record import Inference
 from govern.runtime.vocabulary import unrun
 from govern.runtime.watched import WatchedFlow, watched
 from govern.schema import FeatureSchema
+
+if TYPE_CHECKING:
+    from govern.runtime.chained.given import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,9 @@ class LoadedPipeline:
         detectors: step name -> fitted detector.
         fed: names of the detectors that its flow hands rows of their own schemas.
         flow: what runs for each inference; None when nothing does.
+        pipeline: as it was written; None for one that is linked to no other.
+        view: of one that reads one other, how it sees that one's inferences; None for one that takes them as they are.
+        published: the steps whose outputs others read.
     """
 
     plan: Plan
@@ -35,10 +43,21 @@ class LoadedPipeline:
     detectors: dict[str, Detector]
     fed: frozenset[str] = frozenset()
     flow: WatchedFlow | None = None
+    pipeline: Pipeline | None = None
+    view: View | None = None
+    published: frozenset[str] = frozenset()
 
     def schema_of(self, step: str) -> FeatureSchema:
         """Of the rows that a detector step judges."""
         return self.detectors[step].schema if step in self.fed else self.schema
+
+    def given(self, inference: Inference) -> Inference | None:
+        """An inference of its source as the pipeline is given it; None when what it reads of it did not come.
+
+        Raises:
+            BadInput: what it reads of it cannot be read.
+        """
+        return inference if self.view is None else self.view.given(inference)
 
 
 def load_detector(path: Path) -> Detector:
@@ -85,7 +104,7 @@ def load_read(
 
 
 def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
-    assert pipeline.spec.schema_path is not None, "a captured stream was checked to have a schema"
+    assert pipeline.spec.schema_path is not None, "what a worker runs was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
     one = graph(pipeline)
     own = frozenset(node.name for node in one.steps if fed(node, one))
@@ -101,6 +120,7 @@ def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
         detectors=detectors,
         fed=own,
         flow=WatchedFlow(pipeline, schema) if watched(pipeline).nodes else None,
+        pipeline=pipeline,
     )
     _check_explained(loaded)
     return loaded

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from opentelemetry.trace import SpanKind, Tracer
 from prometheus_client import Counter, Histogram
 
-from govern.record import Inference, Verdict
+from govern.record import DeadLetter, Inference, Verdict
+from govern.runtime.chained.tasks import Made
 from govern.runtime.task import Effects
 from govern.telemetry import spans
 from govern.telemetry.metrics import Metrics, labels
@@ -51,8 +52,8 @@ class Reporter:
         self._tracer = tracer
         self._standing: set[tuple[str, ...]] = set()
 
-    def lag(self, namespace: str, records: int) -> None:
-        self._metrics.consumer_lag.labels(*labels(namespace=namespace, step="worker")).set(records)
+    def lag(self, namespace: str, records: int, *, step: str = "worker") -> None:
+        self._metrics.consumer_lag.labels(*labels(namespace=namespace, step=step)).set(records)
 
     def paused(self, namespace: str, partitions: int) -> None:
         self._metrics.worker_paused.labels(*labels(namespace=namespace)).set(partitions)
@@ -114,7 +115,16 @@ class Reporter:
             self._verdict(judgement.verdict, now_ns)
         for pipeline, spent_s in effects.spent_s.items():
             self._metrics.pipeline_judging.labels(*labels(namespace=namespace, pipeline=pipeline)).inc(spent_s)
-        for letter in effects.dead_letters:
+        self._letters(namespace, effects.dead_letters)
+
+    def joined(self, namespace: str, made: Made) -> None:
+        for counter, counts in ((self._metrics.join_dropped, made.dropped), (self._metrics.join_late, made.late)):
+            for pipeline, count in counts.items():
+                counter.labels(*labels(namespace=namespace, pipeline=pipeline)).inc(count)
+        self._letters(namespace, made.dead_letters)
+
+    def _letters(self, namespace: str, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
             self._metrics.dead_letters.labels(
                 *labels(namespace=namespace, pipeline=letter.pipeline, step=letter.step)
             ).inc()

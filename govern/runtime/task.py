@@ -20,7 +20,7 @@ from govern import record as records
 from govern.bus.protocol import Message, Partition
 from govern.codecs import cloudevents
 from govern.codecs.together import decode_together
-from govern.errors import BadInput, DecodeError
+from govern.errors import BadInput
 from govern.frame import Frame
 from govern.ids import derived_id
 from govern.pipeline import PlannedStep
@@ -65,7 +65,7 @@ NO_WINDOW: Final = -1
 
 
 #: Pipeline and offset -> the rows of the message, or why there are none.
-Frames = dict[tuple[str, int], Frame | DecodeError]
+Frames = dict[tuple[str, int], Frame | BadInput]
 
 
 class Written(NamedTuple):
@@ -336,8 +336,10 @@ class PartitionTask:
                     continue
                 name = loaded.plan.name
                 with self._on(name, effects):
-                    decoded = decode_together([inference for _, inference in mine], loaded.schema)
-                frames.update(((name, offset), frame) for (offset, _), frame in zip(mine, decoded, strict=True))
+                    given, unreadable = _given(loaded, mine)
+                    decoded = decode_together([inference for _, inference in given], loaded.schema)
+                frames.update(((name, offset), frame) for (offset, _), frame in zip(given, decoded, strict=True))
+                frames.update(((name, offset), error) for offset, error in unreadable)
         return frames
 
     def _one(
@@ -378,13 +380,13 @@ class PartitionTask:
         return max(0, total - (before or 0))
 
     def _feed(
-        self, passage: Passage, frame: Frame | DecodeError | None, outcome: Ran | Failed | None, effects: Effects
+        self, passage: Passage, frame: Frame | BadInput | None, outcome: Ran | Failed | None, effects: Effects
     ) -> None:
         loaded = passage.loaded
         keys = passage.keys()
         if passage.lost:
             self._note_lost(keys.values(), passage.lost)
-        if isinstance(frame, DecodeError):
+        if isinstance(frame, BadInput):
             self._note_lost(keys.values(), 1)
             effects.dead_letters.append(passage.letter(frame))
             return
@@ -399,12 +401,10 @@ class PartitionTask:
 
     def _flowed(self, passage: Passage, keys: Sequence[WindowKey], outcome: Ran | Failed, effects: Effects) -> None:
         """Take what a flow made of an inference: rows for windows, and what the pipeline gives."""
-        made: Inference | None = None
-        if isinstance(outcome, Ran) and outcome.outputs and passage.takes_outputs:
+        made: list[Inference] = []
+        if isinstance(outcome, Ran) and passage.takes_outputs:
             try:
-                made = output_record(
-                    passage.inference, outcome.inputs, outcome.outputs, pipeline=passage.loaded.plan.name
-                )
+                made = _made(passage, outcome)
             except BadInput as error:
                 outcome = Failed.of(error)
         if isinstance(outcome, Failed):
@@ -422,8 +422,7 @@ class PartitionTask:
                 effects.dead_letters.append(passage.letter(error, key.step))
             else:
                 self._add(passage, key, passage.rows(frame), effects)
-        if made is not None:
-            effects.outputs.append(Output(made, lane_of(passage.message.key)))
+        effects.outputs += [Output(one, lane_of(passage.message.key)) for one in made]
 
     def _add(self, passage: Passage, key: WindowKey, rows: Rows, effects: Effects) -> None:
         missing = missing_outputs(passage.loaded.detectors[key.step], rows.frame)
@@ -491,6 +490,37 @@ def _read(message: Message) -> Inference | BadInput:
         why="this topic carries inferences",
         fix="publish it to its own topic",
     )
+
+
+def _made(passage: Passage, ran: Ran) -> list[Inference]:
+    """What the pipeline gives, and what those of its steps returned that others read.
+
+    Raises:
+        BadInput: a tensor that V2 cannot carry.
+    """
+    name, read = passage.loaded.plan.name, sorted(passage.loaded.published & ran.returned.keys())
+    given = [("", ran.inputs, ran.outputs), *((step, ran.received[step], ran.returned[step]) for step in read)]
+    return [
+        output_record(passage.inference, inputs, outputs, pipeline=name, step=step)
+        for step, inputs, outputs in given
+        if outputs
+    ]
+
+
+def _given(
+    loaded: LoadedPipeline, inferences: Iterable[tuple[int, Inference]]
+) -> tuple[list[tuple[int, Inference]], list[tuple[int, BadInput]]]:
+    """Inferences as a pipeline is given them, and those of which it cannot be read what it is given."""
+    found: list[tuple[int, Inference]] = []
+    unreadable: list[tuple[int, BadInput]] = []
+    for offset, inference in inferences:
+        try:
+            given = loaded.given(inference)
+        except BadInput as error:
+            unreadable.append((offset, error))
+        else:
+            found += [] if given is None else [(offset, given)]
+    return found, unreadable
 
 
 def _joined(pieces: Mapping[int, bytes]) -> bytes:

@@ -21,7 +21,6 @@ from govern.pipeline.spec import Batch, ModelSpec, Output, PipelineSpec, Step
 COMMAND: Final = "govern worker"
 #: Key of a model of the specification -> why a worker does not run it, and what to do without it.
 REFUSED: Final[dict[tuple[type, str], tuple[str, str]]] = {
-    (PipelineSpec, "input"): ("a worker reads captured streams", "remove it, and name the stream in `source`"),
     (PipelineSpec, "dataflow"): (
         "a pipeline has no topics of its own in a worker",
         "remove it; topics are managed with `govern topics`",
@@ -38,7 +37,7 @@ REFUSED_OF_EXPLAINERS: Final[dict[tuple[type, str], tuple[str, str]]] = {
 #: Later keys that a worker runs.
 RUN: Final = frozenset(
     {
-        *((PipelineSpec, key) for key in ("allowCycles", "maxStepRevisits")),
+        *((PipelineSpec, key) for key in ("input", "allowCycles", "maxStepRevisits")),
         *((Step, key) for key in ("transformer", "router", "combiner")),
         *((Step, key) for key in ("inputsJoinType", "triggersJoinType", "joinWindowMs", "tensorMap")),
         *((ModelSpec, key) for key in ("url", "name", "version", "timeoutMs")),
@@ -57,6 +56,9 @@ def unrun(document: Document, pipeline: Pipeline, *, kinds: Kinds = detector_kin
         why = "a worker reads the captured stream of a model, and this pipeline names none"
         fix = "write source: {service: …, model: …}"
         found.append(document.problem(("spec",), "`source` is missing", why, fix))
+    if spec.input is not None and spec.schema_path is None:
+        why = "the rows of what the pipeline is given are described there"
+        found.append(document.problem(("spec",), "`schema` is missing", why, "add `schema:`"))
     if spec.output is not None:
         found += _keys(document, ("spec", "output"), spec.output)
     steps = {step.name: step for step in spec.steps}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,8 @@ from govern.bus.topics import Stream, topic
 from govern.codecs import cloudevents
 from govern.ids import uuid7
 from govern.record import ConfigChange
+from govern.runtime.chained.joiner import Joiner
+from govern.runtime.chained.linked import Linked, link
 from govern.runtime.flows import PATIENCE_S, Flows
 from govern.runtime.lane import Lane
 from govern.runtime.limits import to_message
@@ -94,13 +96,17 @@ class Worker:
     ) -> None:
         self._bus = bus
         self._namespace = namespace
-        self._pipelines = tuple(pipelines)
+        linked = _linked(pipelines)
+        self._pipelines = linked.pipelines
+        self._joiner = Joiner(
+            bus=bus, namespace=namespace, pipelines=linked.joined, reporter=reporter, group=group, clock_ns=clock_ns
+        )
         self._reporter = reporter
         self._group = f"{group}.{namespace}"
         self._source = source
         self._clock_ns = clock_ns
         self._model_patience_s = patience_s
-        self._flows = Flows(pipelines, patience_s=patience_s)
+        self._flows = Flows(self._pipelines, patience_s=patience_s)
         self._inferences = topic(namespace, "inferences")
         self._checkpoints = topic(namespace, "checkpoints")
         self._held: dict[Partition, Assigned] = {}
@@ -117,7 +123,7 @@ class Worker:
             BusError: one that cannot pass, such as a missing topic.
         """
         try:
-            await self._work(stop)
+            await _side_by_side(self._work(stop), self._joiner.run(stop))
         finally:
             await self._flows.close()
 
@@ -149,7 +155,9 @@ class Worker:
 
         Windows of steps that stay as they are go on with the rows that they hold, as after a restart with another file.
         """
-        self._wanted = tuple(pipelines)
+        linked = _linked(pipelines)
+        self._wanted = linked.pipelines
+        self._joiner.take_over(linked.joined)
 
     async def _announce(self) -> None:
         """Put on record which pipelines this worker runs, as far as it has not said so."""
@@ -385,6 +393,27 @@ def _ended(before: Sequence[LoadedPipeline], after: Sequence[LoadedPipeline]) ->
     """Names of those whose plan is in force no more."""
     now = {one.plan.digest for one in after}
     return frozenset(one.plan.name for one in before if one.plan.digest not in now)
+
+
+def _linked(pipelines: Sequence[LoadedPipeline]) -> Linked:
+    linked = link(pipelines)
+    for name, error in linked.refused.items():
+        log.error("pipeline refused", pipeline=name, why=error.why, fix=error.fix)
+    return linked
+
+
+async def _side_by_side(*works: Coroutine[object, object, None]) -> None:
+    """Until all have ended. The first failure ends the others, and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [task for task in tasks if task.done() and task.exception() is not None]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in failed:
+        task.result()
 
 
 async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:

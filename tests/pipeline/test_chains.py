@@ -70,7 +70,7 @@ def test_each_reference_names_one_side_of_the_inferences_of_one_model(tmp_path: 
     assert (b.window_ms, b.inputs_join, b.triggers_join, len(b.triggers)) == (70, "outer", "any", 2)
     assert (b.joins, b.source) == (True, Source(service="shop", model="b.inputs"))
     assert (last.joins, last.source) == (False, Source(service="shop", model="watch"))
-    assert published_steps({"b": b, "last": last}, "watch") == {"scale", "split"}
+    assert published_steps([b, last]) == {"watch": {"scale", "split"}}
     assert isinstance(b.inputs[0], Reading)
 
 

@@ -207,7 +207,7 @@ def test_of_a_called_pipeline_a_worker_refuses_what_is_not_of_one_inference(tmp_
     step = "spec.steps[{}].{}".format
     assert [problem.field for problem in refused(tmp_path, CALLED)] == [
         "spec.dataflow",
-        "spec.input",
+        "spec",
         step(2, "batch.rolling"),
         step(2, "batch"),
         step(6, "triggersJoinType"),

@@ -21,8 +21,8 @@ from govern.bus.topics import Stream, topic
 from govern.codecs import cloudevents
 from govern.runtime.chained.tasks import JoinedPipeline, JoinTask, Made, SortTask, Task
 from govern.runtime.limits import to_message
+from govern.runtime.report import Reporter
 from govern.telemetry.logging import get_logger
-from govern.telemetry.metrics import Metrics, labels
 
 #: Messages taken in one poll: bounds the memory of one round and the work that a crash repeats.
 MAX_MESSAGES: Final = 1000
@@ -59,7 +59,7 @@ class Joiner:
         bus: Bus,
         namespace: str,
         pipelines: Sequence[JoinedPipeline],
-        metrics: Metrics,
+        reporter: Reporter,
         group: str = "govern-worker",
         source: str = "/govern/joiner",
         clock_ns: Callable[[], int] = time.time_ns,
@@ -67,7 +67,7 @@ class Joiner:
         self._bus = bus
         self._namespace = namespace
         self._pipelines = tuple(pipelines)
-        self._metrics = metrics
+        self._reporter = reporter
         self._group = f"{group}-joins.{namespace}"
         self._source = source
         self._clock_ns = clock_ns
@@ -142,7 +142,7 @@ class Joiner:
 
     async def _look(self, subscription: Subscription, busy: Mapping[Partition, Sequence[Message]]) -> None:
         lag = await subscription.lag()
-        self._metrics.consumer_lag.labels(*labels(namespace=self._namespace, step="joiner")).set(sum(lag.values()))
+        self._reporter.lag(self._namespace, sum(lag.values()), step="joiner")
         if any(lag.values()):
             return  # what is missing may be among it
         for tp, held in self._held.items():
@@ -168,11 +168,7 @@ class Joiner:
                 if messages:
                     await transaction.publish(topic(self._namespace, stream), messages)
             await transaction.commit_offsets(self._group, {task.tp: task.position})
-        for counter, counts in ((self._metrics.join_dropped, made.dropped), (self._metrics.join_late, made.late)):
-            for pipeline, count in counts.items():
-                counter.labels(*labels(namespace=self._namespace, pipeline=pipeline)).inc(count)
-        for letter in made.dead_letters:
-            self._metrics.dead_letters.labels(*labels(namespace=self._namespace, pipeline=letter.pipeline)).inc()
+        self._reporter.joined(self._namespace, made)
 
     async def _on_assigned(self, partitions: frozenset[Partition]) -> None:
         subscription = self._subscription
