@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -30,9 +29,12 @@ from govern.schema import Feature, FeatureSchema
 from govern.telemetry.metrics import Metrics
 from tests.bus.helpers import settled, until
 from tests.runtime.chained.conftest import SCHEMA, called
-from tests.services.process import Process
+from tests.runtime.test_storm import storm
 
 PARTITIONS = 2
+KILLS = 6
+#: Requests between two kills.
+ROUND = 30
 PIPELINES = """\
 apiVersion: govern.io/v1alpha1
 kind: Pipeline
@@ -83,11 +85,11 @@ def fitted_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
             format_version=1, model="m", features=tuple(Feature(name=one, kind="numeric") for one in features)
         )
         (folder / f"{name}.yaml").write_text(schema.to_yaml())
-        rows = np.random.default_rng(7).normal(1000, 500, size=(200, len(features)))
+        rows = np.random.default_rng(7).normal(1000, 500, size=(400, len(features)))
         frame = Frame(
             schema=schema,
             columns=tuple(np.ascontiguousarray(column) for column in rows.T),
-            instance_ids=tuple(str(number) for number in range(200)),
+            instance_ids=tuple(str(number) for number in range(400)),
             unseen={},
             outputs={},
         )
@@ -174,30 +176,26 @@ async def test_workers_that_are_killed_join_and_judge_each_request_once(
 ) -> None:
     chance = random.Random(5)
     file = write(fitted_pair, unique)
-    command = [sys.executable, "-P", "-m", "govern.cli.main", "worker", str(file)]
-    command += ["--bus", embedded_url, "--namespace", unique]
-    workers = [Process(command, log=tmp_path / f"worker-{number}.log") for number in range(2)]
     async with open_bus(embedded_url) as bus:
         await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
-        try:
-            for worker in workers:
-                worker.start(lambda log: "partition taken" in log)
-            for round_ in range(4):
-                before = len(await joined(bus, unique))
-                await publish(bus, unique, range(round_ * 50, round_ * 50 + 50), chance)
+        with storm(file, embedded_url, unique, tmp_path / "workers.log") as workers:
+            for _ in range(2):
+                await workers.start()
+            for number in range(KILLS):
+                before = await bus.end_offset(Partition(topic(unique, "join-checkpoints"), number % PARTITIONS))
+                await publish(bus, unique, range(number * ROUND, (number + 1) * ROUND), chance)
 
-                async def some(before: int = before) -> bool:
-                    return len(await joined(bus, unique)) > before
+                async def at_work(before: int = before, number: int = number) -> bool:
+                    await asyncio.sleep(chance.uniform(0, 0.02))
+                    return (
+                        await bus.end_offset(Partition(topic(unique, "join-checkpoints"), number % PARTITIONS)) > before
+                    )
 
-                await until(some, "a joined request")
-                victim = workers[round_ % 2]
-                victim.kill()
-                victim.start(lambda log: "partition taken" in log)
-            await until_judged(bus, unique, 200)
-        finally:
-            for worker in workers:
-                worker.stop()
-        await check(bus, unique, load(file), range(200))
+                await until(at_work, "parts that wait")
+                workers.kill(chance.randrange(2))
+                await workers.start()
+            await until_judged(bus, unique, KILLS * ROUND)
+        await check(bus, unique, load(file), range(KILLS * ROUND))
 
 
 def test_what_reads_a_pipeline_that_is_not_there_is_not_run(fitted_pair: Path, unique: str) -> None:
