@@ -30,8 +30,10 @@ from govern.runtime.retry import Target
 from govern.runtime.watched import Failed, Ran, WatchedFlow
 from govern.telemetry.logging import get_logger
 
-#: Flows under way at once in a worker: enough to hide what a model takes, few enough not to be its heaviest caller.
-AT_ONCE: Final = 64
+#: Flows of one pipeline under way at once: enough to hide what a model takes, few enough not to be its heaviest caller.
+#: What a call costs the worker grows with them, for httpx looks through all connections: at 64 twice as much as at 16.
+#: Each pipeline has room of its own, so that one whose model hangs does not take it from the others.
+AT_ONCE: Final = 16
 #: Messages of one partition whose flows are held in memory together, and how many bytes they may have in all.
 PORTION_MESSAGES: Final = 128
 PORTION_BYTES: Final = 16 * 1024 * 1024
@@ -96,7 +98,6 @@ class Flows:
         self._watching: dict[tuple[str, str], list[LoadedPipeline]] = defaultdict(list)
         self._patience_s = patience_s
         self._clock = clock
-        self._room = asyncio.Semaphore(AT_ONCE)
         #: Pipeline -> since when a model of it has been away.
         self._away: dict[str, float] = {}
         #: By the names of their pipelines.
@@ -104,6 +105,7 @@ class Flows:
         for one in pipelines:
             if one.flow is not None:
                 self._watching[one.plan.source.service, one.plan.source.model].append(one)
+        self._room = {name: asyncio.Semaphore(AT_ONCE) for name in self._flows}
         #: Names as they stand in a record's bytes: what holds them in no place is of no pipeline with a flow.
         self._marks = [(service.encode(), model.encode()) for service, model in self._watching]
 
@@ -157,7 +159,7 @@ class Flows:
         while True:
             tries += 1
             try:
-                async with self._room:
+                async with self._room[work.pipeline]:
                     ran = await work.flow.run(work.inference, work.inputs)
             except GovernError as error:
                 if not self._ask_again(work.pipeline, error, tries, began):

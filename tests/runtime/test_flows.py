@@ -256,6 +256,26 @@ async def test_a_model_that_is_away_is_waited_for_until_patience_ends(monkeypatc
     assert (steps(effects.dead_letters), [name for name, _ in outputs(effects)]) == ([], ["r4"]), "and it is new"
 
 
+async def test_a_pipeline_whose_model_hangs_takes_no_room_from_others() -> None:
+    hangs, others_done = asyncio.Event(), 0
+
+    async def waits(call: Call) -> Sequence[Tensor]:
+        await hangs.wait()
+        return await double(call)
+
+    async def counts(call: Call) -> Sequence[Tensor]:
+        nonlocal others_done
+        others_done += 1
+        if others_done == 2 * AT_ONCE:
+            hangs.set()
+        return await double(call)
+
+    worked = Worked(loaded(CALLED, double=waits), loaded(CALLED, name="q", double=counts))
+    async with asyncio.timeout(60):
+        effects = await worked.of(*(inference(i) for i in range(2 * AT_ONCE)))
+    assert len(effects.outputs) == 4 * AT_ONCE
+
+
 async def test_flows_run_side_by_side_and_no_more_than_so_many() -> None:
     under_way = most = 0
     full = asyncio.Event()
