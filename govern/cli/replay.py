@@ -93,6 +93,8 @@ def _tell(one: Replayed) -> None:
     console.print(f"[bold red]{one.outcome}[/] ", end="")
     console.print(f"{verdict.id} {verdict.pipeline}/{verdict.step} {ended} {place}", markup=False)
     console.print(f"  {one.why}", markup=False)
+    if one.under_another_plan:
+        console.print(f"  recorded under plan {one.recorded_plan[:12]}, you replay plan {one.replayed_plan[:12]}")
     for each in one.differences[:_FIELDS_SHOWN]:
         console.print(f"  {each.field}: recorded {each.recorded}, computed {each.computed}", markup=False)
     if len(one.differences) > _FIELDS_SHOWN:
@@ -112,6 +114,8 @@ def _plain(one: Replayed) -> dict[str, object]:
         "outcome": one.outcome,
         "digest": verdict_digest(one.recorded),
         "why": one.why,
+        "recorded_plan": one.recorded_plan,
+        "replayed_plan": one.replayed_plan,
         "differences": [asdict(each) for each in one.differences],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from govern import record as records
@@ -11,11 +12,14 @@ from govern.bus.topics import topic
 from govern.record import Verdict
 from govern.runtime.flows import Flows
 from govern.runtime.loader import LoadedPipeline
+from govern.runtime.plans import PlanState, is_plan, read_plans
 from govern.runtime.replay import Replayed, replay
 from govern.runtime.watched import Failed, Ran
 
 #: How long a model that is to be asked again may be away, seconds: somebody waits for the answer.
 _PATIENCE_S: Final = 10.0
+#: Messages of a checkpoint in one read: at half a megabyte each, 50 MB.
+_CHECKPOINT_MESSAGES: Final = 100
 
 
 class Past:
@@ -54,12 +58,31 @@ class Past:
         the beginning of the window at hand to the end of the longest one so far.
         """
         flows = {name: Flows([one], patience_s=_PATIENCE_S) for name, one in pipelines.items() if one.flow is not None}
+        plans: dict[int, dict[str, PlanState]] = {}
         try:
             async for one in self._replay(verdicts, pipelines, flows):
-                yield one
+                name, where = one.recorded.pipeline, one.recorded.window
+                if where.partition not in plans:
+                    plans[where.partition] = await self._plans(where.partition)
+                known = plans[where.partition].get(name)
+                yield replace(
+                    one,
+                    recorded_plan=known.at(where.last_offset) if known is not None else "",
+                    replayed_plan=pipelines[name].plan.digest if name in pipelines else "",
+                )
         finally:
             for each in flows.values():
                 await each.close()
+
+    async def _plans(self, partition: int) -> dict[str, PlanState]:
+        """What the checkpoint of a partition says of plans; the windows in it pass by."""
+        place = Partition(topic(self._namespace, "checkpoints"), partition)
+        start = await self._bus.start_offset(place)
+        newest: dict[bytes, bytes] = {}
+        while messages := await self._bus.read(place, start, max_messages=_CHECKPOINT_MESSAGES):
+            newest.update((one.key, one.value) for one in messages if is_plan(one.key) and one.value is not None)
+            start = messages[-1].offset + 1
+        return read_plans(newest)
 
     async def _replay(
         self, verdicts: Sequence[Verdict], pipelines: Mapping[str, LoadedPipeline], flows: Mapping[str, Flows]

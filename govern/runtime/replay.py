@@ -53,12 +53,20 @@ class Replayed:
         outcome: "identical", or the first cause found for a difference.
         why: the cause in words; "" when identical.
         differences: field by field, where a verdict could be computed.
+        recorded_plan: digest of the plan that was in force at the window's end; "" when the checkpoint does not say.
+        replayed_plan: of the plan that it was computed by; "" when there is none of its name.
     """
 
     recorded: Verdict
     outcome: Outcome
     why: str = ""
     differences: tuple[Difference, ...] = ()
+    recorded_plan: str = ""
+    replayed_plan: str = ""
+
+    @property
+    def under_another_plan(self) -> bool:
+        return bool(self.recorded_plan and self.replayed_plan) and self.recorded_plan != self.replayed_plan
 
 
 def verdict_digest(verdict: Verdict) -> str:

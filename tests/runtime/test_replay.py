@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from govern import plugins
-from govern.bus import Bus, Message, Partition, open_bus
+from govern.bus import Bus, Message, Outgoing, Partition, open_bus
 from govern.bus.topics import specs, topic
 from govern.cli import main
 from govern.codecs import cloudevents
@@ -25,6 +25,7 @@ from govern.record import Access, Inference, Payload, Redaction, Verdict, decode
 from govern.runtime import dead_letters, retry
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.plans import Plans
 from govern.runtime.replay import Replayed, replay, verdict_digest
 from govern.runtime.task import PartitionTask
 from tests.bus.helpers import settled
@@ -199,6 +200,10 @@ async def record(bus: Bus, namespace: str, file: Path, make_inference: Make) -> 
     inferences = Partition(topic(namespace, "inferences"), 0)
     calls = [make_inference(i, rows=3, namespace=namespace) for i in range(130)]
     await bus.publish(inferences.topic, [cloudevents.to_message(one, source="/test") for one in calls])
+    plans = Plans()
+    plans.note(load(file), 0)
+    state = [Outgoing(key=key, value=value, partition=0) for key, value in plans.changed()]
+    await bus.publish(topic(namespace, "checkpoints"), state)
     task = PartitionTask(inferences, namespace, load(file))
     found = [one.verdict for one in task.process(await settled(bus, inferences.topic)).judgements]
     await bus.publish(topic(namespace, "verdicts"), [to_message(one, source="/test") for one in found])
@@ -233,6 +238,10 @@ def test_the_command_replays_a_range_and_says_what_differs(
     ] * 3
     assert {one["digest"] for one in lines} <= {verdict_digest(one) for one in recorded}
 
+    (loaded,) = load(file)
+    plan = loaded.plan.digest
+    assert {(one["recorded_plan"], one["replayed_plan"]) for one in lines} == {(plan, plan)}
+
     code, said = govern(*words, "--from", "0:60", "--to", "0:100", "--json")
     inside = {one.id for one in recorded if 60 <= one.window.last_offset < 100}
     assert code == 0
@@ -259,6 +268,11 @@ def test_the_command_replays_a_range_and_says_what_differs(
     assert code == 1
     assert said.endswith("3 verdicts replayed: 1 identical, 1 doubled, 1 values\n")
     assert f"alarm: recorded {forged.alarm}, computed {recorded[0].alarm}" in said
+    assert "recorded under plan" not in said
+    file.write_text(file.read_text().replace("batch: {size: 20,", "batch: {size: 30,"))
+    code, said = govern(*words, "--id", "forged")
+    (other,) = load(file)
+    assert f"  recorded under plan {plan[:12]}, you replay plan {other.plan.digest[:12]}\n" in said
 
 
 def test_times_without_a_zone_and_ranges_without_verdicts_are_refused(

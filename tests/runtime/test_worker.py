@@ -22,6 +22,7 @@ from govern.codecs import cloudevents
 from govern.errors import BadInput
 from govern.record import ConfigChange, DeadLetter, ExplainRequest, Inference, Verdict, decode, encode
 from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.plans import read_plans
 from govern.runtime.report import Reporter
 from govern.runtime.task import Effects, PartitionTask
 from govern.runtime.worker import Worker
@@ -188,6 +189,16 @@ async def test_pipelines_come_change_and_go_while_it_runs(
     verdicts, _, _ = await published(bus, unique)
     assert sorted(map(encode, verdicts)) == sorted(encode(one.verdict) for one in expected.judgements)
     assert {one.pipeline for one in verdicts} == {"watch", "later"}
+    plans = read_plans(await bus.read_table(Partition(topic(unique, "checkpoints"), 0)))
+    assert [one.digest for one in plans["watch"].in_force] == [first.plan.digest, ""]
+    assert [one.digest for one in plans["later"].in_force] == ["d" * 64, "e" * 64]
+    number = {
+        m.offset: int(decode(Inference, m.value or b"").id.split("-")[1])
+        for m in messages[Partition(topic(unique, "inferences"), 0)]
+    }
+    mine = sorted(number)
+    begins = [next((number[o] for o in mine if o >= one.first_offset), 0) for one in plans["later"].in_force]
+    assert begins == [150, 330], "from the message on before which the change was taken over"
 
 
 async def test_it_follows_its_files(bus: Bus, bus_url: str, unique: str, pipeline_file: Path, tmp_path: Path) -> None:
