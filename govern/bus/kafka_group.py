@@ -27,6 +27,9 @@ from govern.bus.protocol import BusError, Fenced, Message, Partition, Rebalance
 #: How long the group waits for a member to poll before it takes the partitions from it, seconds.
 REBALANCE_S: Final = 60.0
 
+#: Longest time between two heartbeats, seconds, with which a member hears that the others wait for it in a rebalance.
+_HEARTBEAT_S: Final = 3.0
+
 #: How long a member may go without polling when there is no rebalance, seconds (Kafka's max.poll.interval).
 _MAX_POLL_INTERVAL_S: Final = 300.0
 
@@ -91,7 +94,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             partition_assignment_strategy=(RoundRobinPartitionAssignor,),
             group_instance_id=member.instance_id,
             session_timeout_ms=int(member.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(member.session_timeout_s * 1000 / 4),
+            heartbeat_interval_ms=int(min(_HEARTBEAT_S, member.session_timeout_s / 4) * 1000),
             rebalance_timeout_ms=int(REBALANCE_S * 1000),
             max_poll_interval_ms=int(_MAX_POLL_INTERVAL_S * 1000),
             fetch_max_wait_ms=FETCH_WAIT_MS,

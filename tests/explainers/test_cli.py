@@ -101,6 +101,15 @@ def test_a_black_box_without_a_model_is_refused_at_the_start(place: Path) -> Non
         explain("worker", str(place / "explainers"), "--bus", f"embedded://{place / 'bus.db'}")
 
 
+@pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0")])
+def test_its_name_in_the_group_is_handed_to_the_bus_and_the_embedded_one_has_none(
+    place: Path, embedded_url: str, command: tuple[str, ...]
+) -> None:
+    fit(place, "shap_tree", "shap", "--param", "background_rows=5")
+    with pytest.raises(ConfigError, match="members of the embedded bus have neither"):
+        explain(*command, str(place / "explainers"), "--bus", embedded_url, "--group-instance-id", "explainer-0")
+
+
 def test_a_port_in_use_is_named(place: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

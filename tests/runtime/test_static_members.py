@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from typer.testing import CliRunner
 
 from govern.bus import Bus, open_bus
 from govern.bus.protocol import MemberRefused
 from govern.bus.topics import specs
+from govern.cli import main
+from govern.errors import ConfigError
 from govern.runtime.loader import load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
@@ -49,3 +52,13 @@ async def test_the_newer_of_two_workers_with_one_name_does_the_work_and_the_othe
             await until_committed(bus, unique, "govern-worker")
             stop.set()
         await check(bus, unique, pipelines)
+
+
+@pytest.mark.parametrize("words", ["worker FILE", "audit write --db sqlite:///FOLDER/audit.db"])
+def test_a_command_that_joins_a_group_hands_its_name_on(words: str, fitted: Fitted, tmp_path: Path) -> None:
+    """Which the embedded bus refuses, as it has no names."""
+    file = fitted.write(tmp_path / "pipeline", "default")
+    given = [word.replace("FILE", str(file)).replace("FOLDER", str(tmp_path)) for word in words.split()]
+    environment = {"GOVERN_BUS": f"embedded://{tmp_path / 'bus.db'}", "GOVERN_GROUP_INSTANCE_ID": "worker-0"}
+    with pytest.raises(ConfigError, match="members of the embedded bus have neither"):
+        CliRunner().invoke(main.build(given[0]), given, env=environment, catch_exceptions=False)
