@@ -18,9 +18,6 @@ from govern.errors import ConfigError
 from govern.mirror.config import MirrorConfig
 from govern.mirror.exported import SnapshotRegistry
 from govern.mirror.reload import Reload, reloading
-from govern.mirror.seldon.exported import SeldonMetrics
-from govern.mirror.seldon.reader import SeldonReader
-from govern.mirror.seldon.source import SeldonSource
 from govern.telemetry.http import serve_metrics
 from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
@@ -66,6 +63,11 @@ def seldon_topics(
 async def _serve(
     settings: MirrorConfig, brokers: tuple[str, KafkaAccess], otlp: str | None, reload: Reload, stop: asyncio.Event
 ) -> None:
+    # Kafka's client, which the other commands of `govern mirror` start without.
+    from govern.mirror.seldon.exported import SeldonMetrics
+    from govern.mirror.seldon.reader import SeldonReader
+    from govern.mirror.seldon.source import SeldonSource
+
     bootstrap, access = brokers
     registry = SnapshotRegistry()
     host, port = settings.metrics_address

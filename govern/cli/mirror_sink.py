@@ -20,8 +20,6 @@ from govern.cli._mirror import (
 )
 from govern.mirror.config import MirrorConfig
 from govern.mirror.reload import Reload, reloading
-from govern.mirror.sink.server import serve
-from govern.mirror.sink.sink import Sink
 from govern.mirror.slices import SHORT_NS
 from govern.telemetry.logging import configure
 from govern.telemetry.metrics import Metrics
@@ -52,6 +50,10 @@ def sink(
 
 
 async def _serve(settings: MirrorConfig, reload: Reload) -> None:
+    # An HTTP framework and its server, which the other commands of `govern mirror` start without.
+    from govern.mirror.sink.server import serve
+    from govern.mirror.sink.sink import Sink
+
     host, _ = settings.listen_address
 
     def started(port: int) -> None:

@@ -15,8 +15,6 @@ from itertools import islice
 from typing import Final
 
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -89,6 +87,10 @@ class _Exporter(SpanExporter):
     """OTLP over HTTP that reports the collector's going and coming once each, and can be told to give up."""
 
     def __init__(self, endpoint: str) -> None:
+        # Every process of govern imports this module; most have no collector.
+        from opentelemetry.exporter.otlp.proto.http import Compression
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
         self._endpoint = endpoint
         self._otlp = OTLPSpanExporter(
             endpoint.rstrip("/") + "/v1/traces", timeout=_EXPORT_TIMEOUT_S, compression=Compression.Gzip
