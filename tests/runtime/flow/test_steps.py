@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from govern.bus.protocol import MAX_MESSAGE_BYTES
 from govern.codecs.tensor import Tensor, objects
 from govern.errors import BadInput, ConfigError
 from govern.pipeline.spec import CombinerSpec, Route, RouterSpec, TransformerSpec
@@ -140,6 +141,15 @@ def test_what_a_router_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     for request_id in ("a", "b", "a", "c"):
         routes.put(request_id, "r0")
     assert [routes.get(request_id) for request_id in ("a", "b", "c")] == ["r0", None, "r0"]
+
+
+def test_no_chunk_of_open_routes_is_longer_than_a_message() -> None:
+    routes = OpenRoutes()
+    for number in range(1000):
+        routes.put(chr(1) * (open_routes.ID_CHARS_MAX - 4) + f"{number:04}", "r" * 63)  # six bytes each, as JSON
+    routes.put("x" * 10**6, "r0")
+    assert len(routes) == 1000
+    assert max(len(msgspec.json.encode(chunk)) for chunk in routes.chunks().values()) < MAX_MESSAGE_BYTES / 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["put", "remove", "keep", "restart"])), max_size=60))

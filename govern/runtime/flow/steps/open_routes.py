@@ -9,6 +9,8 @@ from typing import Final
 OPEN_REQUESTS_MAX: Final = 100_000
 #: Requests in a chunk. A reward has the chunk of its request written anew; a start reads a message for each chunk.
 CHUNK: Final = 256
+#: Longest id of a request that is remembered, characters: a chunk is one message of the bus, whatever callers send.
+ID_CHARS_MAX: Final = 256
 
 
 class OpenRoutes:
@@ -29,6 +31,8 @@ class OpenRoutes:
 
     def put(self, request_id: str, route: str) -> None:
         """Remember a request as the newest, and forget the oldest when there are too many."""
+        if len(request_id) > ID_CHARS_MAX:
+            return
         self.remove(request_id)
         if len(self._chunks.get(self._newest, ())) >= CHUNK:
             self._newest += 1
