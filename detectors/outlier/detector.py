@@ -21,7 +21,7 @@ from detectors.base import (
     require_rows,
     require_schema,
 )
-from detectors.outlier.coding import Coding
+from detectors.coding import Coding
 from detectors.outlier.held_out import rows_needed, split, threshold_at
 from govern.detection import InstanceScores
 from govern.frame import Frame

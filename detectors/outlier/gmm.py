@@ -10,8 +10,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from detectors.base import Array, require_at_least
 from detectors.distances import project
@@ -40,6 +38,10 @@ class Mixture:
 
     @classmethod
     def of(cls, points: Floats, components: int, seed: int) -> Mixture:
+        # Half a second to import, which whoever only scores does without.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
         mixture = GaussianMixture(components, reg_covar=REGULARISATION, random_state=seed)
         with warnings.catch_warnings():
             # A mixture that was still improving is a density like any other; its threshold is set on held-out rows.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.svm import OneClassSVM
 
 from detectors.base import Array, require_at_least, require_fraction
 from detectors.distances import gaussian_sums
@@ -34,6 +33,8 @@ class Boundary:
 
     @classmethod
     def of(cls, points: Floats, nu: float) -> Boundary:
+        from sklearn.svm import OneClassSVM  # half a second to import, which whoever only scores does without
+
         machine = OneClassSVM(kernel="rbf", gamma="scale", nu=nu).fit(points)
         # What gamma="scale" stands for, by scikit-learn's documentation.
         gamma = 1.0 / (points.shape[1] * points.var())

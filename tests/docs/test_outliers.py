@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import ast
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy.stats import beta
 
 from detectors.outlier.held_out import rows_needed
 from govern import plugins
+from govern.cli.main import main
 from tests.docs.test_readme import ROOT, blocks
-from tests.mirror.conftest import govern
 
 PAGE = (ROOT / "docs" / "outliers.md").read_text(encoding="utf-8")
 
 
-def test_the_example_as_the_page_shows_it(tmp_path: Path) -> None:
+def test_the_example_as_the_page_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "guard.yaml").write_text(blocks("yaml", PAGE)[0])
     rng = np.random.default_rng(0)
     schooling = rng.normal(13, 3, 1000)
@@ -28,10 +30,15 @@ def test_the_example_as_the_page_shows_it(tmp_path: Path) -> None:
         lines = [",".join(map(str, row)) for row in table.tolist()]
         (tmp_path / f"{name}.csv").write_text("\n".join(["schooling,hours,pay", *lines]) + "\n")
     command = shlex.split(blocks("", PAGE)[0])
-    subprocess.run(govern(*command[1:]), cwd=tmp_path, capture_output=True, text=True, check=True)
-    program = [sys.executable, "-c", blocks("python", PAGE)[0]]
-    ran = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
-    hours, pay = (line.partition(" ") for line in ran.stdout.splitlines())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    capsys.readouterr()
+    exec(blocks("python", PAGE)[0], {})
+    told = capsys.readouterr().out
+    hours, pay = (line.partition(" ") for line in told.splitlines())
     assert (hours[0], pay[0]) == ("True", "True")
     assert ast.literal_eval(hours[2])["hours"] > 0.9
     assert ast.literal_eval(pay[2])["hours"] < 0.01

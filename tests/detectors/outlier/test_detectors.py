@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from detectors.outlier.coding import RAREST, Coding
+from detectors.coding import RAREST, Coding
 from detectors.outlier.copod import CopodOutlier
 from detectors.outlier.ecod import EcodOutlier
 from detectors.outlier.gmm import REGULARISATION, GmmOutlier
