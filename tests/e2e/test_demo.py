@@ -186,11 +186,13 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.timeout(DEADLINE_S + 300)
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_in_the_middle_ends_every_process(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "during"), [("SIGINT", "replaying 2016"), ("SIGTERM", "$ govern explain fit anchors")]
+)
+def test_a_signal_in_the_middle_ends_every_process(tmp_path: Path, name: str, during: str) -> None:
     work, log = tmp_path / "work", tmp_path / "log"
     with started(demo(work), log) as process:
-        wait_for("replaying 2016", log, process)
+        wait_for(during, log, process)
         process.send_signal(signal.Signals[name])
         returncode = process.wait(240)
 
