@@ -56,6 +56,23 @@ def test_all_detectors_are_the_output_by_default(load: Load, good: str) -> None:
     assert set(one.outputs) == {"drift", "outlier", "adversarial"}
 
 
+def test_an_output_of_other_steps_silences_no_detector(load: Load, good: str) -> None:
+    one = planned(load, good.replace("steps: [drift, outlier]", "steps: [employment]"))
+    assert set(one.outputs) == {"drift", "outlier", "adversarial"}
+    one = planned(load, good.replace("steps: [drift, outlier]", "steps: [employment, drift]"))
+    assert one.outputs == ("drift",)
+
+
+def test_steps_of_a_loop_stay_as_the_file_has_them(load: Load, good: str) -> None:
+    loop = """    - {name: back, transformer: {callable: "a:b"}, inputs: [monitor.inputs, forth], inputsJoinType: any}
+    - {name: forth, transformer: {callable: "a:b"}, inputs: [back]}
+"""
+    one = planned(load, good.replace("  steps:\n", f"  allowCycles: true\n  steps:\n{loop}"))
+    names = ["back", "forth", "employment", "drift", "outlier", "adversarial", "explain"]
+    assert [step.name for step in one.steps] == names
+    assert one.step("back").kind == "transformer"
+
+
 def test_the_digest_covers_content_and_artifacts_but_not_form(load: Load, good: str) -> None:
     digest = planned(load, good).digest
     assert planned(load, "# a comment\n" + good).digest == digest

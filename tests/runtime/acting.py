@@ -66,17 +66,19 @@ class Functions(Connections):
         return self._functions.get(spec.name) or super().step(spec)
 
 
-def loaded(spec: str, *, name: str = "p", namespace: str = "n", **functions: Function) -> LoadedPipeline:
+def loaded(
+    spec: str, *, name: str = "p", namespace: str = "n", schema: FeatureSchema = SCHEMA, **functions: Function
+) -> LoadedPipeline:
     """A pipeline over service `s`, model `m`; each of its detectors is an `Echo` of the feature `a`."""
     content: dict[str, Any] = yaml.safe_load(spec)
     content = {"source": {"service": "s", "model": "m"}, "schema": "schema.yaml"} | content
     head = {"apiVersion": "govern.io/v1alpha1", "kind": "Pipeline", "metadata": {"name": name, "namespace": namespace}}
     pipeline = Pipeline.model_validate({**head, "spec": as_tuples(content)})
     one = graph(pipeline)
-    flow = WatchedFlow(pipeline, SCHEMA, connections=Functions(functions)) if watched(pipeline).nodes else None
+    flow = WatchedFlow(pipeline, schema, connections=Functions(functions)) if watched(pipeline).nodes else None
     return LoadedPipeline(
         plan=plan(pipeline),
-        schema=SCHEMA,
+        schema=schema,
         detectors={node.name: Echo() for node in one.steps if node.role == "detector"},  # type: ignore[misc]
         fed=frozenset(node.name for node in one.steps if fed(node, one)),
         flow=flow,

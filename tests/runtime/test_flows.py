@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from govern.bus.protocol import Message, Partition
 from govern.codecs import v2
@@ -22,7 +23,8 @@ from govern.runtime.flows import AT_ONCE, TRIES, Flows
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.outputs import lineage
 from govern.runtime.task import Effects, PartitionTask
-from tests.runtime.acting import loaded
+from govern.schema import Feature
+from tests.runtime.acting import SCHEMA, loaded
 from tests.runtime.conftest import START_NS, as_message, message_of, payload
 from tests.runtime.flow.test_flow_property import numbers, tensor
 
@@ -301,13 +303,15 @@ async def test_a_ring_of_pipelines_ends_where_it_began() -> None:
     second = loaded(CALLED.replace("steps:", "source: {service: s, model: p}\nsteps:", 1), name="q", double=double)
     worked = Worked(first, second)
     given: list[Inference] = [inference(1, model="q")]
-    seen = []
+    seen, read = [], []
     while given:
         effects = await worked.of(*given)
+        read += [name for name, _ in effects.observed]
         given = [one.record for one in effects.outputs]
         seen += [(one.model, lineage(one)) for one in given]
         assert not effects.dead_letters
     assert seen == [("p", ("p",)), ("q", ("q", "p"))]
+    assert read == ["p", "q"]
 
 
 @pytest.mark.parametrize(
@@ -369,6 +373,20 @@ async def test_columns_of_mixed_rows_reach_a_step_one_by_one() -> None:
     effects = await Worked(loaded(CALLED, double=looks)).of(inference(1, protocol="v1", request=payload(body)))
     assert not effects.dead_letters
     assert seen == [("a", "FP64")]
+
+
+async def test_what_only_the_flow_cannot_read_is_given_back_to_the_flow_alone() -> None:
+    """A missing integer is no hindrance to a detector, and no tensor of V2."""
+    count = Feature(name="a", kind="numeric", datatype="INT64")
+    schema = replace(SCHEMA, features=(count, Feature(name="name", kind="text", datatype="BYTES")))
+    worked = Worked(loaded(CALLED, schema=schema, double=double))
+    body = b'{"instances": [[null, "x"], [1, "y"]]}'
+    effects = await worked.of(inference(1, protocol="v1", request=payload(body)))
+    assert steps(effects.dead_letters) == [(0, OUTPUT)]
+    assert [one.verdict.step for one in effects.judgements] == ["plain"]
+    effects = await worked.of(as_message(retry.to_message(effects.dead_letters[0]), offset=1, topic=TP.topic))
+    assert steps(effects.dead_letters) == [(1, OUTPUT)]
+    assert not effects.judgements
 
 
 def test_what_is_not_called_needs_no_flow() -> None:

@@ -235,7 +235,9 @@ spec:
       inputs: [m, other.outputs.y]
       inputsJoinType: outer
     - name: encode
-      transformer: {callable: "some:thing"}
+      transformer:
+        callable: "some:thing"
+        outputs: [{name: b, datatype: FP64}, {name: c, datatype: FP64, shape: [-1, 2]}]
       inputs: [both, again]
       inputsJoinType: any
       triggers: [choice.outputs.left, choice.outputs.right]
@@ -249,6 +251,7 @@ spec:
 
 
 def test_a_worker_runs_whatever_says_something_of_one_inference(tmp_path: Path) -> None:
+    """What a detector reads of other steps is not of the schema, which has one feature here, but of its own."""
     assert refused(tmp_path, WATCHED) == []
 
 

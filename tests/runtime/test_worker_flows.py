@@ -102,6 +102,7 @@ async def test_a_worker_that_stops_or_changes_over_while_a_model_is_away_loses_n
         asked.clear()
         worker.take_over([loaded(CALLED, double=away)])
         await asked.wait()
+    assert "Flows.run" not in [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
     assert not await settled(bus, topic("n", "dead-letter"))
     async with working(bus, loaded(CALLED, double=double)):
         assert len(await verdicts(bus, "p", 4)) == 4
