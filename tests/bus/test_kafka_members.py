@@ -78,7 +78,7 @@ async def test_the_newest_of_two_with_one_name_has_it_and_the_other_is_told(
     bus_url: str, make_topic: MakeTopic, unique: str
 ) -> None:
     topic = await make_topic()
-    named = [open_bus(bus_url, instance_id="worker-0") for _ in range(2)]
+    named = [open_bus(bus_url, instance_id="worker-0", session_timeout_s=60.0) for _ in range(2)]
     async with named[0] as old_bus, named[1] as new_bus:
         old, new = Member(old_bus, topic, unique), Member(new_bus, topic, unique)
         for member in (old, new):

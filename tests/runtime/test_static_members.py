@@ -38,7 +38,7 @@ async def test_the_newer_of_two_workers_with_one_name_does_the_work_and_the_othe
         with pytest.raises(MemberRefused, match="worker-0"):
             await work(bus)
 
-    old_bus, new_bus = (open_bus(kafka_url, instance_id="worker-0") for _ in range(2))
+    old_bus, new_bus = (open_bus(kafka_url, instance_id="worker-0", session_timeout_s=60.0) for _ in range(2))
     async with open_bus(kafka_url) as bus, old_bus, new_bus:
         await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
         await publish(bus, unique, make_inference, range(200))
