@@ -32,7 +32,7 @@ from govern.runtime.fleet.together import Together, check_together
 from govern.runtime.flow.feedback import learning
 from govern.runtime.flows import PATIENCE_S
 from govern.runtime.follow import Files, following
-from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.loader import PLACEMENT, LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
 
@@ -53,6 +53,13 @@ def worker(
     group: Annotated[str, typer.Option(help="Consumer group; one for each set of pipelines.")] = "govern-worker",
     group_instance_id: InstanceIdOption = None,
     session_timeout_s: SessionTimeoutOption = None,
+    placement: Annotated[
+        str,
+        typer.Option(
+            envvar="GOVERN_PLACEMENT",
+            help=f"Run the pipelines whose label {PLACEMENT} says so; those without it if left out.",
+        ),
+    ] = "",
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
@@ -74,6 +81,12 @@ def worker(
         # What the files read may be of the fleet, and come later; without one it never does.
         for error in link(found).refused.values() if not fleet else ():
             raise error
+        if not fleet and not any(one.placement == placement for one in found):
+            raise ConfigError(
+                f"no pipeline is placed at {placement!r}" if placement else "every pipeline is placed elsewhere",
+                why=f"their labels {PLACEMENT} say {', '.join(sorted({one.placement or 'nothing' for one in found}))}",
+                fix="correct --placement or the label",
+            )
         return found
 
     kept_as = f"{group}/{group_instance_id}" if group_instance_id else None
@@ -101,6 +114,7 @@ def worker(
                     pipelines=pipelines,
                     reporter=reporter,
                     group=group,
+                    placement=placement,
                     patience_s=patience,
                 )
                 async with AsyncExitStack() as followed:

@@ -5,11 +5,12 @@ window. A full chunk is written once and never again, so what a commit costs doe
 wide rows is cut into pieces, so that no message grows past what a broker takes. Key `@position`: the next offset to
 read, what was lost in the open windows, and what the partition knows of its capture agents. All of them are published
 in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with their dtype
-and shape.
+and shape. Workers of a placement write `<placement>/` before each key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -96,6 +97,25 @@ class WindowKey(NamedTuple):
 
     def chunk(self, number: int, piece: int) -> bytes:
         return msgspec.json.encode((*self, number, piece))
+
+
+def placed(key: bytes, placement: str) -> bytes:
+    """A key as the workers of a placement write it, which share the topic with those of others."""
+    return f"{placement}/".encode() + key if placement else key
+
+
+def of_placement(table: Mapping[bytes, bytes], placement: str) -> dict[bytes, bytes]:
+    """The entries that the workers of a placement wrote, under their own keys."""
+    found = ((*split_placement(key), value) for key, value in table.items())
+    return {key: value for where, key, value in found if where == placement}
+
+
+def split_placement(key: bytes) -> tuple[str, bytes]:
+    """The placement whose workers wrote a key, and the key as it is without: a name begins with neither `[` nor `@`."""
+    if key[:1] in (b"[", b"@"):
+        return "", key
+    placement, _, own = key.partition(b"/")
+    return placement.decode(), own
 
 
 def pieces(data: bytes) -> list[bytes]:

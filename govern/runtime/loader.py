@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from govern import artifact, plugins
 from govern.detection import Detector
@@ -22,6 +22,9 @@ from govern.schema import FeatureSchema
 
 if TYPE_CHECKING:
     from govern.runtime.chained.given import View
+
+#: Label of a pipeline that says which workers run it: those that were started with this placement.
+PLACEMENT: Final = "govern.io/placement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class LoadedPipeline:
     pipeline: Pipeline | None = None
     view: View | None = None
     published: frozenset[str] = frozenset()
+
+    @property
+    def placement(self) -> str:
+        """Of the workers that run it; "" for those of none."""
+        return self.pipeline.metadata.labels.get(PLACEMENT, "") if self.pipeline is not None else ""
 
     def schema_of(self, step: str) -> FeatureSchema:
         """Of the rows that a detector step judges."""

@@ -10,6 +10,7 @@ from govern import record as records
 from govern.bus import Bus, Message, Partition
 from govern.bus.topics import topic
 from govern.record import Verdict
+from govern.runtime.checkpoint import split_placement
 from govern.runtime.flows import Flows
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.plans import PlanState, is_plan, read_plans
@@ -80,7 +81,8 @@ class Past:
         start = await self._bus.start_offset(place)
         newest: dict[bytes, bytes] = {}
         while messages := await self._bus.read(place, start, max_messages=_CHECKPOINT_MESSAGES):
-            newest.update((one.key, one.value) for one in messages if is_plan(one.key) and one.value is not None)
+            found = ((split_placement(one.key)[1], one.value) for one in messages)
+            newest.update((key, value) for key, value in found if is_plan(key) and value is not None)
             start = messages[-1].offset + 1
         return read_plans(newest)
 

@@ -25,7 +25,9 @@ from govern.codecs import cloudevents
 from govern.ids import uuid7
 from govern.record import ConfigChange
 from govern.runtime.chained.joiner import Joiner
-from govern.runtime.chained.linked import Linked, link
+from govern.runtime.chained.linked import link
+from govern.runtime.chained.tasks import JoinedPipeline
+from govern.runtime.checkpoint import of_placement, placed
 from govern.runtime.flows import PATIENCE_S, Flows
 from govern.runtime.lane import Lane
 from govern.runtime.limits import to_message
@@ -79,6 +81,8 @@ class Worker:
         reporter: emits metrics and spans for what was committed.
         group: consumer group; workers of one group share the partitions and must run the same pipelines.
         clock_ns: Unix time in nanoseconds, against which windows of quiet streams expire.
+        placement: it runs the pipelines that are placed there (`govern.runtime.loader.PLACEMENT`), as a group of its
+            own; "" those that are placed nowhere. Joins are made by the workers of no placement, for all.
         patience_s: how long a model that a pipeline calls may be away before its inferences become dead letters.
     """
 
@@ -92,17 +96,18 @@ class Worker:
         group: str = "govern-worker",
         source: str = "/govern/worker",
         clock_ns: Callable[[], int] = time.time_ns,
+        placement: str = "",
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._bus = bus
         self._namespace = namespace
-        linked = _linked(pipelines)
-        self._pipelines = linked.pipelines
+        self._placement = placement
+        self._pipelines, joined = self._own(pipelines)
         self._joiner = Joiner(
-            bus=bus, namespace=namespace, pipelines=linked.joined, reporter=reporter, group=group, clock_ns=clock_ns
+            bus=bus, namespace=namespace, pipelines=joined, reporter=reporter, group=group, clock_ns=clock_ns
         )
         self._reporter = reporter
-        self._group = f"{group}.{namespace}"
+        self._group = f"{group}-{placement}.{namespace}" if placement else f"{group}.{namespace}"
         self._source = source
         self._clock_ns = clock_ns
         self._model_patience_s = patience_s
@@ -155,9 +160,18 @@ class Worker:
 
         Windows of steps that stay as they are go on with the rows that they hold, as after a restart with another file.
         """
-        linked = _linked(pipelines)
-        self._wanted = linked.pipelines
-        self._joiner.take_over(linked.joined)
+        self._wanted, joined = self._own(pipelines)
+        self._joiner.take_over(joined)
+
+    def _own(
+        self, pipelines: Sequence[LoadedPipeline]
+    ) -> tuple[tuple[LoadedPipeline, ...], tuple[JoinedPipeline, ...]]:
+        """Those of some pipelines that run here, and those that are joined for here, each linked to all others."""
+        linked = link(pipelines)
+        for name, error in linked.refused.items():
+            log.error("pipeline refused", pipeline=name, why=error.why, fix=error.fix)
+        here = tuple(one for one in linked.pipelines if one.placement == self._placement)
+        return here, () if self._placement else linked.joined
 
     async def _announce(self) -> None:
         """Put on record which pipelines this worker runs, as far as it has not said so."""
@@ -326,7 +340,7 @@ class Worker:
             ],
         }
         state = [
-            Outgoing(key=key, value=value, partition=task.tp.partition)
+            Outgoing(key=placed(key, self._placement), value=value, partition=task.tp.partition)
             for key, value in (*task.changed_state(), *assigned.plans.changed())
         ]
         async with assigned.transactor.transaction() as transaction:
@@ -350,7 +364,8 @@ class Worker:
             task = PartitionTask(tp, self._namespace, self._pipelines)
             plans = Plans()
             self._held[tp] = Assigned(lane=Lane(task, self._flows), transactor=transactor, plans=plans)
-            table = await self._bus.read_table(Partition(self._checkpoints, tp.partition))
+            whole = await self._bus.read_table(Partition(self._checkpoints, tp.partition))
+            table = of_placement(whole, self._placement)
             committed = await self._subscription.committed(tp) if self._subscription else None
             start = task.restore(table, committed)
             plans.restore(table)
@@ -393,13 +408,6 @@ def _ended(before: Sequence[LoadedPipeline], after: Sequence[LoadedPipeline]) ->
     """Names of those whose plan is in force no more."""
     now = {one.plan.digest for one in after}
     return frozenset(one.plan.name for one in before if one.plan.digest not in now)
-
-
-def _linked(pipelines: Sequence[LoadedPipeline]) -> Linked:
-    linked = link(pipelines)
-    for name, error in linked.refused.items():
-        log.error("pipeline refused", pipeline=name, why=error.why, fix=error.fix)
-    return linked
 
 
 async def _side_by_side(*works: Coroutine[object, object, None]) -> None:
