@@ -236,7 +236,7 @@ class Example:
 
 
 @given(st.integers(0, 2**32).map(Example.of))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_worker_publishes_once_what_one_step_after_another_gives(one: Example) -> None:
     event(f"{len(one.crashes)} crashes")
     with tempfile.TemporaryDirectory() as folder:
