@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -22,6 +23,20 @@ def load(group: str, name: str) -> Any:
         ConfigError: no such name in the group.
         MissingExtra: its module needs an optional dependency that is absent.
     """
+    entry = _entry(group, name)
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        root = (error.name or "").split(".")[0]
+        extra = {"alibi": "alibi", "alibi_detect": "alibi", "shap": "explain"}.get(root)
+        if extra is None:
+            raise
+        raise MissingExtra(extra, needed_by=f"{group}: {name}") from error
+
+
+@cache
+def _entry(group: str, name: str) -> EntryPoint:
+    """What is registered, looked for once: it means to read what every installed package says of itself."""
     found: EntryPoint | None = next(iter(entry_points(group=group, name=name)), None)
     if found is None:
         raise ConfigError(
@@ -29,11 +44,4 @@ def load(group: str, name: str) -> Any:
             why=f"registered are {', '.join(names(group)) or 'none'}",
             fix="correct the name, or install the package that provides it",
         )
-    try:
-        return found.load()
-    except ModuleNotFoundError as error:
-        root = (error.name or "").split(".")[0]
-        extra = {"alibi": "alibi", "alibi_detect": "alibi", "shap": "explain"}.get(root)
-        if extra is None:
-            raise
-        raise MissingExtra(extra, needed_by=f"{group}: {name}") from error
+    return found
