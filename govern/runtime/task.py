@@ -511,6 +511,8 @@ def _given(
     loaded: LoadedPipeline, inferences: Iterable[tuple[int, Inference]]
 ) -> tuple[list[tuple[int, Inference]], list[tuple[int, BadInput]]]:
     """Inferences as a pipeline is given them, and those of which it cannot be read what it is given."""
+    if loaded.view is None:
+        return list(inferences), []
     found: list[tuple[int, Inference]] = []
     unreadable: list[tuple[int, BadInput]] = []
     for offset, inference in inferences:

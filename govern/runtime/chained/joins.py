@@ -9,8 +9,9 @@
 Within one call it is known what can still come (`govern.runtime.flow.joins`); between streams it is not, so a request
 waits for the parts whose times lie within the window of the first that came. Its window is over when *every* stream
 that it joins has gone on beyond it: a stream whose worker died stands still, and so do the joins that wait for it,
-which is why neither a crash nor the order in which streams are read changes what is joined. Only a stream that says
-nothing at all is not waited for without end (`Joins.expire`).
+which is why neither a crash nor the order in which streams are read changes what is joined of parts that lie within
+the window of each other. (Parts of one id that lie further apart are taken for calls of their own, as they come.) Only
+a stream that says nothing at all is not waited for without end (`Joins.expire`).
 
 A request that was passed on is remembered until its window is over, so that what comes late makes no second one of it.
 """
@@ -134,9 +135,10 @@ class Joins:
         self.changed: set[JoinKey] = set()
 
     def restore(self, waiting: Mapping[JoinKey, Waiting], progress: Mapping[str, Mapping[int, int]]) -> None:
-        """Take up what was kept of pipelines that still join; a port that is no more holds nobody up."""
+        """Take up what was kept of pipelines that still join over these ports; one that is no more holds nobody up."""
         for key, one in sorted(waiting.items()):
-            if key.pipeline in self._rules:
+            rule = self._rules.get(key.pipeline)
+            if rule is not None and all(port in rule.ports for port in one.bodies):
                 self._hold(key, one)
         for name, rule in self._rules.items():
             ports = progress.get(name, {})

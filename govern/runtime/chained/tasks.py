@@ -190,8 +190,8 @@ class JoinTask:
         """
         waiting, state = parts.decode_table(table)
         self._written = {key: tuple(one.bodies) for key, one in waiting.items()}
-        self._gone = [key for key in waiting if key.pipeline not in self._pipelines]
         self._joins.restore(waiting, state.progress if state is not None else {})
+        self._gone = [key for key in waiting if key not in self._joins.waiting]
         self._watched_since_ns = now_ns
         self.position = state.offset if state is not None else committed or 0
         return self.position
