@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from detectors.base import Array, Fitted
+from detectors.drift.batch import run
 from detectors.drift.categorical import ChiSquared, FisherExact
 from detectors.drift.cells import Hellinger, JensenShannon, LInfinity, PopulationStability
 from detectors.drift.checks import (
@@ -74,7 +75,7 @@ def judge(tests: Sequence[FeatureTest], window: Frame, how: Settings, correction
     signal that neither reference nor window knows of is counted, so that the threshold does not depend on the window,
     and not told.
     """
-    outcomes = [test.run(window, how) for test in tests]
+    outcomes = run(tests, window, how)
     threshold = corrected_threshold(np.array([outcome.p_value for outcome in outcomes]), how.level, correction)
     features = tuple(
         FeatureResult(

@@ -14,8 +14,8 @@ from scipy.special import gammaln
 from detectors.base import Array
 from detectors.drift.feature_test import Settings, Signal
 from detectors.drift.permutation import permutation_p
-from detectors.drift.rates import as_pair, compare, counts, is_missing
-from detectors.drift.univariate import UNTESTED, Counts, Floats, Outcome
+from detectors.drift.rates import as_pair, compare, having, is_missing
+from detectors.drift.univariate import UNTESTED, Floats, Outcome
 from govern.frame import UNSEEN, Frame
 from govern.schema import Feature
 
@@ -41,15 +41,16 @@ class Check:
     of_missing: ClassVar[bool] = False
 
     position: int
-    counts: Counts
+    before: int
+    rows: int
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, counts(cls.broken(reference, position)))
+        return cls(position, *having(cls.broken(reference, position)))
 
     @classmethod
     def read(cls, position: int, state: Array, feature: Feature) -> Self:
-        return cls(position, as_pair(state))
+        return cls(position, *as_pair(state))
 
     @classmethod
     def broken(cls, frame: Frame, position: int) -> Array:
@@ -58,11 +59,11 @@ class Check:
         return cls.rule(values, frame.schema.features[position])
 
     def run(self, window: Frame, how: Settings) -> Outcome:
-        broken = self.broken(window, self.position)
-        return compare(self.counts, counts(broken), alternative="greater") if len(broken) else UNTESTED
+        broken = having(self.broken(window, self.position))
+        return compare((self.before, self.rows), broken, alternative="greater") if broken[1] else UNTESTED
 
     def state(self) -> Array:
-        return self.counts
+        return np.array([self.before, self.rows - self.before], dtype=np.int64)
 
 
 class MissingCheck(Check):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,8 @@ _TERMS: Final = 12
 _FAR: Final = 4.0
 #: Below it the limit's distribution function is 0 to 1e-13, and its series overflows.
 _LEAST: Final = 0.003
+#: Terms beyond it are below 1e-34.
+_NOTHING: Final = 40.0
 
 _K: Final = np.arange(_TERMS)
 _ODD: Final = 4 * _K + 1.0
@@ -77,37 +80,50 @@ def cramer_von_mises(reference: Sorted, window: Floats) -> Outcome:
     below = np.append(first[1:], m).astype(np.float64)
     of_reference = float((strips * below**2).sum() + ((upto - under) * (first + height / 2) ** 2).sum())
     of_window = float((height * ((under + upto) / 2) ** 2).sum())
-    u = n * (of_reference + reference.ties) + m * (of_window + _ties(height))
-    pairs, total = float(n) * m, n + m
-    statistic = u / (pairs * total) - (4 * pairs - 1) / (6 * total)
-    if max(n, m) <= EXACT_MAX and m > 1:
+    return outcomes_of(
+        [reference], values[None], np.array([of_reference + reference.ties]), np.array([of_window + _ties(height)])
+    )[0]
+
+
+def outcomes_of(references: Sequence[Sorted], rows: Floats, of_reference: Floats, of_window: Floats) -> list[Outcome]:
+    """Of many tests.
+
+    Args:
+        rows: (k, m) the window's values, sorted.
+        of_reference, of_window: (k,) the sums, over a sample, of the squares of midrank less place.
+    """
+    m = rows.shape[1]
+    n = np.array([len(one.values) for one in references], dtype=np.float64)
+    pairs, total = n * m, n + m
+    statistic = (n * of_reference + m * of_window) / (pairs * total) - (4 * pairs - 1) / (6 * total)
+    mean = (1 + 1 / total) / 6
+    variance = (total + 1) * (4 * pairs * total - 3 * (n**2 + m**2) - 2 * pairs) / (45 * total**2 * 4 * pairs)
+    p_value = survivals(1 / 6 + (statistic - mean) / np.sqrt(45 * variance))
+    for i in np.flatnonzero(np.maximum(n, m) <= EXACT_MAX).tolist() if m > 1 else ():
         from scipy.stats import cramervonmises_2samp  # half a second to import, which few windows need
 
-        p_value = float(cramervonmises_2samp(reference.values, values, method="exact").pvalue)
-    else:
-        mean = (1 + 1 / total) / 6
-        variance = (total + 1) * (4 * pairs * total - 3 * (float(n) ** 2 + float(m) ** 2) - 2 * pairs)
-        variance /= 45 * float(total) ** 2 * 4 * pairs
-        p_value = survival(1 / 6 + (statistic - mean) / math.sqrt(45 * variance))
-    squared = max(0.0, statistic) * total / pairs
-    return Outcome(statistic, p_value, min(1.0, math.sqrt(squared)), m)
+        p_value[i] = cramervonmises_2samp(references[i].values, rows[i], method="exact").pvalue
+    distance = np.sqrt(np.clip(statistic * total / pairs, 0.0, 1.0))
+    return [Outcome(*one, m) for one in zip(statistic.tolist(), p_value.tolist(), distance.tolist(), strict=True)]
 
 
-def survival(x: float) -> float:
-    """P(W > x) of the statistic's limit.
+def survivals(x: Floats) -> Floats:
+    """(k,) P(W > x) of the statistic's limit.
 
     References:
         Csörgő, Faraway (1996): The exact and asymptotic distributions of Cramér-von Mises statistics. J. R. Stat.
         Soc. B 58, 221-234, eq. 1.3. Zolotarev (1961): Concerning a certain probability problem. Theory Probab. Appl.
         6, 201-204 (the tail).
     """
-    if x < _LEAST:
-        return 1.0
-    if x > _FAR:
-        return float(math.sqrt(2.0) * erfc(math.pi * math.sqrt(x / 2)))
-    q = _ODD**2 / (16 * x)
-    terms = _WEIGHTS * np.exp(-2 * q) * kve(0.25, q)
-    return max(0.0, 1.0 - float(terms.sum()) / math.sqrt(x))
+    near = np.clip(x, _LEAST, _FAR)
+    q = _ODD**2 / (16 * near[:, None])
+    counting = q < _NOTHING
+    terms = np.zeros(q.shape)
+    terms[counting] = np.exp(-2 * q[counting]) * kve(0.25, q[counting])
+    body = 1.0 - (terms * _WEIGHTS).sum(axis=1) / np.sqrt(near)
+    tail = math.sqrt(2.0) * erfc(math.pi * np.sqrt(np.maximum(x, _FAR) / 2))
+    found: Floats = np.where(x > _FAR, tail, np.where(x < _LEAST, 1.0, np.maximum(body, 0.0)))
+    return found
 
 
 def _firsts(values: Floats) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy as np
 from detectors.base import Array
 from detectors.drift.feature_test import FeatureTest, Settings, Signal
 from detectors.drift.fisher import Alternative, fisher_p
-from detectors.drift.univariate import Counts, Outcome
+from detectors.drift.univariate import Outcome
 from govern.frame import MISSING, UNSEEN, Frame
 from govern.schema import Feature
 
@@ -26,21 +26,22 @@ class MissingRate:
     effect_size_name: ClassVar[str] = "rate_difference"
 
     position: int
-    counts: Counts
+    before: int
+    rows: int
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, counts(is_missing(reference.columns[position])))
+        return cls(position, *having(is_missing(reference.columns[position])))
 
     @classmethod
     def read(cls, position: int, state: Array, feature: Feature) -> Self:
-        return cls(position, as_pair(state))
+        return cls(position, *as_pair(state))
 
     def run(self, window: Frame, how: Settings) -> Outcome:
-        return compare(self.counts, counts(is_missing(window.columns[self.position])))
+        return compare((self.before, self.rows), having(is_missing(window.columns[self.position])))
 
     def state(self) -> Array:
-        return self.counts
+        return np.array([self.before, self.rows - self.before], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +54,22 @@ class UnseenRate:
     effect_size_name: ClassVar[str] = "rate_difference"
 
     position: int
-    counts: Counts
+    before: int
+    rows: int
 
     @classmethod
     def of(cls, reference: Frame, position: int) -> Self:
-        return cls(position, counts(reference.columns[position] == UNSEEN))
+        return cls(position, *having(reference.columns[position] == UNSEEN))
 
     @classmethod
     def read(cls, position: int, state: Array, feature: Feature) -> Self:
-        return cls(position, as_pair(state))
+        return cls(position, *as_pair(state))
 
     def run(self, window: Frame, how: Settings) -> Outcome:
-        return compare(self.counts, counts(window.columns[self.position] == UNSEEN))
+        return compare((self.before, self.rows), having(window.columns[self.position] == UNSEEN))
 
     def state(self) -> Array:
-        return self.counts
+        return np.array([self.before, self.rows - self.before], dtype=np.int64)
 
 
 def with_signals(test: FeatureTest, reference: Frame, *, signals: bool) -> Iterator[FeatureTest]:
@@ -90,22 +92,21 @@ def is_missing(column: Array) -> Array:
     return missing if missing.ndim == 1 else np.asarray(missing.any(axis=tuple(range(1, missing.ndim))))
 
 
-def counts(having: Array) -> Counts:
-    """(2,) int64: rows that have it, and that have it not."""
-    count = int(np.count_nonzero(having))
-    return np.array([count, len(having) - count], dtype=np.int64)
+def having(rows: Array) -> tuple[int, int]:
+    """How many of (n,) bool are true, and n."""
+    return int(np.count_nonzero(rows)), len(rows)
 
 
-def as_pair(state: Array) -> Counts:
+def as_pair(state: Array) -> tuple[int, int]:
+    """What `having` gave, of (2,) int64: rows that have it, and that have it not."""
     if state.dtype != np.int64 or state.shape != (2,) or (state < 0).any():
         raise ValueError("it holds no two counts")
-    return state
+    return int(state[0]), int(state.sum())
 
 
-def compare(reference: Counts, window: Counts, *, alternative: Alternative = "two-sided") -> Outcome:
-    """Fisher's test of two `counts`."""
-    before, seen = int(reference[0]), int(window[0])
-    m, n = int(reference.sum()), int(window.sum())
+def compare(reference: tuple[int, int], window: tuple[int, int], *, alternative: Alternative = "two-sided") -> Outcome:
+    """Fisher's test of what `having` gave."""
+    (before, m), (seen, n) = reference, window
     if before == seen == 0:
         return Outcome(0.0, 1.0, 0.0, n)
     rate = seen / n

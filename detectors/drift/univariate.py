@@ -96,13 +96,19 @@ def kolmogorov_smirnov(reference: Floats, window: Floats, *, tail: Tail = "asymp
     upto = reference.searchsorted(distinct, side="right") if tied.any() else under
     d = max(float((under / n - first / m).max()), float((last / m - upto / n).max()))
     p_value = 0.0 if tail == "exact" else survival(d, max(1, round(n * m / (n + m))))
-    if tail == "exact" or (tail == "guarded" and p_value < level and min(n, m) <= GUARDED_VALUES):
-        from scipy.stats import ks_2samp  # half a second to import, which few windows need
+    return Outcome(d, guarded(reference, values, p_value, tail, level), d, m)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            p_value = max(p_value, float(ks_2samp(reference, values, method="exact").pvalue))
-    return Outcome(d, p_value, d, m)
+
+def guarded(reference: Floats, values: Floats, p_value: float, tail: Tail, level: float) -> float:
+    """The p-value of Kolmogorov and Smirnov that `tail` asks for, given the asymptotic one (0 for "exact")."""
+    few = min(len(reference), len(values)) <= GUARDED_VALUES
+    if tail == "asymptotic" or (tail == "guarded" and not (few and p_value < level)):
+        return p_value
+    from scipy.stats import ks_2samp  # half a second to import, which few windows need
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return max(p_value, float(ks_2samp(reference, values, method="exact").pvalue))
 
 
 def category_counts(codes: npt.NDArray[np.int32], n_categories: int) -> Counts:
@@ -124,20 +130,30 @@ def chi_squared(reference: Counts, window: Counts) -> Outcome:
         Pearson (1900), Philos. Mag. 50, 157-175; Yates (1934), J. R. Stat. Soc. Suppl. 1, 217-235;
         Cramér (1946): Mathematical Methods of Statistics, p. 282.
     """
-    table = np.stack((reference, window)).astype(np.float64)
-    table = table[:, table.sum(axis=0) > 0]
-    n = int(window.sum())
-    if n == 0:
-        return UNTESTED
-    total = table.sum()
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / total
-    off = np.abs(table - expected)
-    plain = float((off * off / expected).sum())
-    freedom = table.shape[1] - 1
-    if freedom == 0:
-        return Outcome(0.0, 1.0, 0.0, n)
-    statistic = plain
-    if freedom == 1:
-        off -= np.minimum(0.5, off)
-        statistic = float((off * off / expected).sum())
-    return Outcome(statistic, float(chdtrc(freedom, statistic)), math.sqrt(plain / total), n)
+    return chi_squareds(reference, window, np.zeros(1, dtype=np.int64))[0]
+
+
+def chi_squareds(reference: Counts, window: Counts, starts: Counts) -> list[Outcome]:
+    """`chi_squared` of many tables, one after the other in (k,) counts, each from its (t,) start on."""
+    owner = np.zeros(len(reference), dtype=np.int64)
+    owner[starts[1:]] = 1
+    owner = np.cumsum(owner)
+    before, n = np.add.reduceat(reference, starts), np.add.reduceat(window, starts)
+    both = reference + window
+    occurs = both > 0
+    total = np.maximum(before + n, 1)
+    # Where there is no row or no reference, every expected count is 0 on that side: nothing is tested there.
+    of_window = both * (n / total)[owner]
+    of_reference = both - of_window
+    off = np.abs(window - of_window)
+    weight = np.zeros(len(both))
+    tested = (of_window > 0) & (of_reference > 0)
+    weight[tested] = 1 / of_window[tested] + 1 / of_reference[tested]
+    plain = np.add.reduceat(off * off * weight, starts)
+    freedom = np.add.reduceat(occurs.astype(np.int64), starts) - 1
+    less = np.where((freedom == 1)[owner], np.maximum(off - 0.5, 0.0), off)
+    statistic = np.add.reduceat(less * less * weight, starts)
+    p_value = np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    effect = np.sqrt(plain / total)
+    found = zip(statistic.tolist(), p_value.tolist(), effect.tolist(), n.tolist(), strict=True)
+    return [Outcome(*one) if one[3] else UNTESTED for one in found]
