@@ -111,12 +111,16 @@ def _cramer_von_mises(tests: Sequence[CramerVonMises], window: Frame, how: Setti
         sizes = np.array([len(one.values) for one in references], dtype=np.float64)
         share, tied = _looked_up([one.values for one in references], sizes, rows[whole], np.arange(len(places) + 1))
         under = np.rint(share * sizes[:, None])
-        # Of the reference's values, n - under are above the window's i-th: they count it as one more below them, and
-        # the square of a number is the sum of the odd numbers below its double.
-        of_reference = sizes * m * m - under @ (2 * np.arange(m) + 1.0) + np.array([one.ties for one in references])
-        outcomes = outcomes_of(references, rows[whole], of_reference, (under * under).sum(axis=1))
-        pairs = zip(places, outcomes, tied.tolist(), strict=True)
-        found.update({place: outcome for place, outcome, of_both in pairs if not of_both})
+        # Rank less place is how many of the other sample are below. Of the reference's values, n - under are above the
+        # window's i-th and count it; the square of a number is the sum of the odd numbers below its double.
+        of_reference = sizes * m * m - under @ (2 * np.arange(m) + 1.0)
+        pairs, total = sizes * m, sizes + m
+        u = sizes * of_reference + m * (under * under).sum(axis=1)
+        statistic = u / (pairs * total) - (4 * pairs - 1) / (6 * total)
+        outcomes = outcomes_of(references, rows[whole], statistic)
+        tied |= np.array([one.tied for one in references], dtype=bool)
+        said = zip(places, outcomes, tied.tolist(), strict=True)
+        found.update({place: outcome for place, outcome, of_both in said if not of_both})
     return [found[place] if place in found else test.run(window, how) for place, test in enumerate(tests)]
 
 

@@ -23,8 +23,9 @@ class CVMDrift(UnivariateDrift):
         signals: whether the rate at which each feature is missing is tested, too.
         seed: recorded in verdicts; the test draws no random numbers.
 
-    Statistics and p-values are those of scipy's `cramervonmises_2samp`, so of alibi-detect's CVMDrift. Missing values
-    are left out; ties make the test conservative.
+    Statistics and p-values are those of scipy's `cramervonmises_2samp`, so of alibi-detect's CVMDrift, where no two
+    values are equal. With ties (whole numbers, ages) those two alarm at small windows whatever they hold; this one gets
+    conservative. Missing values are left out.
 
     References:
         Anderson (1962): On the distribution of the two-sample Cramér-von Mises criterion. Ann. Math. Stat. 33,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, cramervonmises_2samp, fisher_exact, ks_2samp, kstwo
+from scipy.stats import binom, chi2_contingency, cramervonmises_2samp, fisher_exact, ks_2samp, kstwo
 
 from detectors.drift.cramer_von_mises import Sorted, cramer_von_mises
 from detectors.drift.fisher import fisher_p, odds_ratio
@@ -56,12 +56,41 @@ def test_a_guarded_ks_is_exact_where_it_matters():
 @settings(max_examples=200, deadline=None)
 @given(samples(), samples())
 def test_cvm_is_scipys_test(reference, window):
+    rng = np.random.default_rng(len(reference))
+    reference, window = (sample + rng.normal(0, 1e-3, len(sample)) for sample in (reference, window))
     found = cramer_von_mises(Sorted.of(np.sort(reference)), np.append(window, np.nan))
     oracle = cramervonmises_2samp(reference, window)
     assert found.statistic == pytest.approx(oracle.statistic, abs=1e-9)
     assert found.p_value == pytest.approx(oracle.pvalue, abs=1e-6)  # to which scipy sums its series
     assert found.n == len(window)
     assert 0.0 <= found.effect_size <= 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples(), samples())
+def test_cvm_counts_half_of_each_jump(reference, window):
+    """By the definition, over all values, with ties and without."""
+    pooled, n, m = np.concatenate((reference, window)), len(reference), len(window)
+
+    def at(sample: np.ndarray) -> np.ndarray:
+        return np.array([np.mean(sample < z) + np.mean(sample <= z) for z in pooled]) / 2
+
+    apart = at(reference) - at(window)
+    expected = n * m / (n + m) ** 2 * np.sum(np.square(apart)) + 1 / (4 * (n + m))
+    found = cramer_von_mises(Sorted.of(np.sort(reference)), window)
+    assert found.statistic == pytest.approx(expected, abs=1e-9)
+
+
+def test_cvm_of_tied_samples_alarms_at_most_as_often_as_said():
+    """Whole numbers, samples of different sizes: what scipy's midranks alarm at."""
+    rng, p_values = np.random.default_rng(3), []
+    for top in (2, 5, 80):
+        for _ in range(150):
+            reference, window = (rng.integers(0, top, size).astype(float) for size in (2000, 40))
+            p_values.append(cramer_von_mises(Sorted.of(np.sort(reference)), window).p_value)
+            assert cramervonmises_2samp(reference, window).pvalue < 1e-3
+    for level in (0.01, 0.05, 0.2):
+        assert np.sum(np.array(p_values) < level) <= binom.ppf(0.999, len(p_values), level)
 
 
 def test_cvm_of_disjoint_and_of_equal_samples():
