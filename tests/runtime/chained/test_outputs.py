@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from govern.bus import Bus, Partition, open_bus
 from govern.bus.topics import specs, topic
+from govern.cli.worker import worker as run_worker
 from govern.codecs import cloudevents
 from govern.codecs.inference import response_tensors
+from govern.errors import ConfigError
 from govern.record import DeadLetter, Inference, decode
 from govern.runtime.checkpoint import split_placement
 from govern.runtime.loader import LoadedPipeline, load
@@ -23,7 +25,6 @@ from govern.runtime.worker import Worker
 from govern.schema import Feature, FeatureSchema
 from govern.telemetry.metrics import Metrics
 from tests.bus.helpers import settled, until
-from tests.mirror.conftest import govern
 from tests.runtime.chained.conftest import called, column
 
 HEAD = """\
@@ -168,10 +169,7 @@ async def test_workers_run_what_is_placed_with_them_and_leave_the_others_work_al
     assert {split_placement(key)[0] for table in tables for key in table} == {"", "gpu"}
 
 
-def test_a_worker_with_nothing_to_run_says_where_the_pipelines_are_placed(tmp_path: Path) -> None:
-    files = [str(file) for file in write(tmp_path, "default")]
-    command = govern("worker", *files, "--bus", f"embedded://{tmp_path / 'bus.db'}", "--placement", "gpu")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "no pipeline is placed at 'gpu'" in done.stderr
-    assert "their labels govern.io/placement say nothing" in done.stderr
+def test_a_worker_with_nothing_to_run_says_where_the_pipelines_are_placed(tmp_path: Path, embedded_url: str) -> None:
+    with pytest.raises(ConfigError, match="no pipeline is placed at 'gpu'") as refused:
+        run_worker(bus=embedded_url, files=write(tmp_path, "default"), placement="gpu")
+    assert refused.value.why == "their labels govern.io/placement say nothing"
