@@ -421,6 +421,29 @@ def _freshness() -> list[PanelBuilder]:
             unit="cps",
             span=8,
         ),
+        lines(
+            "Joins",
+            "Requests that a join gave up, because not all that it waits for came within its window, and parts that "
+            "came too late or again. Much of either: the window is too short, or a branch is behind.",
+            query(
+                f"sum by (pipeline) (rate(govern_join_dropped_requests_total{_PIPELINE}{_RATE})) or vector(0)",
+                "{{pipeline}} given up",
+            ),
+            query(
+                f"sum by (pipeline) (rate(govern_join_late_parts_total{_PIPELINE}{_RATE})) or vector(0)",
+                "{{pipeline}} too late",
+            ),
+            unit="cps",
+        ),
+        lines(
+            "Workers that refuse a pipeline",
+            "Workers that do not run the newest form of a pipeline of the fleet, but the one before; their logs say why. "
+            "Must stay at 0.",
+            query(
+                f"sum by (namespace, pipeline) (govern_pipelines_refused{_PIPELINE}) or vector(0)",
+                "{{namespace}} {{pipeline}}",
+            ),
+        ),
     ]
 
 

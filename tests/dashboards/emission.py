@@ -66,6 +66,9 @@ def _worker(metrics: Metrics) -> None:
     metrics.pipeline_lag.labels(*pipeline).set(5_000)
     metrics.pipeline_judging.labels(*pipeline).inc(2.5)
     metrics.pipeline_turn.labels(*pipeline).set(90.0)
+    metrics.join_dropped.labels(*pipeline).inc()
+    metrics.join_late.labels(*pipeline).inc()
+    metrics.pipelines_refused.labels(*pipeline).set(1)
 
     drift = labels(**model, pipeline=PIPELINE, step="drift")
     outlier = labels(**model, pipeline=PIPELINE, step="outlier")
