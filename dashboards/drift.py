@@ -437,8 +437,8 @@ def _freshness() -> list[PanelBuilder]:
         ),
         lines(
             "Workers that refuse a pipeline",
-            "Workers that do not run the newest form of a pipeline of the fleet, but the one before; their logs say why. "
-            "Must stay at 0.",
+            "Workers that do not run the newest form of a pipeline of the fleet, but the one before; their logs say "
+            "why. Must stay at 0.",
             query(
                 f"sum by (namespace, pipeline) (govern_pipelines_refused{_PIPELINE}) or vector(0)",
                 "{{namespace}} {{pipeline}}",
@@ -456,6 +456,7 @@ def _pipelines() -> list[PanelBuilder]:
             query(
                 f"sum by (namespace, pipeline) (govern_pipeline_lag_records{_PIPELINE})", "{{namespace}} {{pipeline}}"
             ),
+            span=8,
         ),
         lines(
             "Time judging by pipeline",
@@ -466,6 +467,7 @@ def _pipelines() -> list[PanelBuilder]:
                 "{{namespace}} {{pipeline}}",
             ),
             unit="s",
+            span=8,
         ),
         lines(
             "At one pipeline without a break",
@@ -475,12 +477,34 @@ def _pipelines() -> list[PanelBuilder]:
                 f"max by (namespace, pipeline) (govern_pipeline_turn_seconds{_PIPELINE})", "{{namespace}} {{pipeline}}"
             ),
             unit="s",
+            span=8,
+        ),
+        lines(
+            "Tracks of their own",
+            "Partitions on which the other pipelines do not wait for this one, because it took more than its share or "
+            "did not return. What it judges is the same there, only later.",
+            query(
+                f"sum by (namespace, pipeline) (govern_pipeline_own_tracks{_PIPELINE})", "{{namespace}} {{pipeline}}"
+            ),
+            span=8,
+        ),
+        lines(
+            "Records lost to a pipeline",
+            "Records that the topic's retention deleted before a pipeline came to them; its windows count them as "
+            "missing. Must stay at 0.",
+            query(
+                f"sum by (pipeline) (rate(govern_pipeline_lost_records_total{_PIPELINE}{_RATE})) or vector(0)",
+                "{{pipeline}}",
+            ),
+            unit="cps",
+            span=8,
         ),
         lines(
             "Paused partitions",
             "Partitions of which the workers hold as much as they keep in memory, so that they fetch no more for now. "
             "Above 0 for long: the workers are too few, or one pipeline too slow.",
             query(f"sum by (namespace) (govern_worker_paused_partitions{_NAMESPACE})", "{{namespace}}"),
+            span=8,
         ),
     ]
 

@@ -3,9 +3,10 @@
 Key `[pipeline, step, revision, endpoint, chunk, piece]` (JSON): a piece of the bytes of some rows of that step's open
 window. A full chunk is written once and never again, so what a commit costs does not grow with the window; a chunk of
 wide rows is cut into pieces, so that no message grows past what a broker takes. Key `@position`: the next offset to
-read, what was lost in the open windows, and what the partition knows of its capture agents. All of them are published
-in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with their dtype
-and shape. Workers of a placement write `<placement>/` before each key.
+read, what was lost in the open windows, and what the partition knows of its capture agents. Key `@track/<pipeline>`:
+the same of a pipeline that has come less far than the others, or farther. All of them are published in the transaction
+that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with their dtype and shape.
+Workers of a placement write `<placement>/` before each key.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from govern.schema import FeatureSchema
 
 FORMAT_VERSION: Final = 1
 POSITION_KEY: Final = b"@position"
+_TRACK: Final = b"@track/"
 #: Rows of a chunk. At 20 numeric features it is 70 kB and one piece; at 1,000 it is 2 MB and five.
 CHUNK_ROWS: Final = 256
 #: Half of what a broker takes in one message (MAX_MESSAGE_BYTES), whatever the key's names add.
@@ -134,6 +136,16 @@ def parse_chunk_key(data: bytes) -> tuple[WindowKey, int, int]:
     except msgspec.MsgspecError as error:
         raise BadInput("key of a checkpoint cannot be read", why=str(error), fix=_FIX) from error
     return WindowKey(*names), number, piece
+
+
+def track_key(pipeline: str) -> bytes:
+    """Where a pipeline stands that has a place of its own."""
+    return _TRACK + pipeline.encode()
+
+
+def parse_track_key(data: bytes) -> str | None:
+    """The pipeline whose place a message's key names, None where it names none."""
+    return data.removeprefix(_TRACK).decode() if data.startswith(_TRACK) else None
 
 
 def parse_window_text(text: str) -> WindowKey:

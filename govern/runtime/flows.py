@@ -8,10 +8,11 @@ inferences become dead letters, one attempt each, until it answers again.
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 from typing import Final
@@ -98,6 +99,8 @@ class Flows:
         self._watching: dict[tuple[str, str], list[LoadedPipeline]] = defaultdict(list)
         self._patience_s = patience_s
         self._clock = clock
+        #: Pipeline -> how many of its flows run or wait for a model, over all tracks.
+        self._under_way: Counter[str] = Counter()
         #: Pipeline -> since when a model of it has been away.
         self._away: dict[str, float] = {}
         #: By the names of their pipelines.
@@ -108,6 +111,25 @@ class Flows:
         self._room = {name: asyncio.Semaphore(AT_ONCE) for name in self._flows}
         #: Names as they stand in a record's bytes: what holds them in no place is of no pipeline with a flow.
         self._marks = [(service.encode(), model.encode()) for service, model in self._watching]
+
+    def of(self, pipelines: Collection[str]) -> Flows:
+        """Those of some of the pipelines only, in the same room."""
+        found = copy.copy(self)
+        found._flows = {name: flow for name, flow in self._flows.items() if name in pipelines}
+        found._watching = defaultdict(list)
+        for source, watching in self._watching.items():
+            if mine := [one for one in watching if one.plan.name in pipelines]:
+                found._watching[source] = mine
+        found._marks = [(service.encode(), model.encode()) for service, model in found._watching]
+        return found
+
+    def same(self, other: Flows) -> bool:
+        return self._flows.keys() == other._flows.keys()
+
+    def slowest(self, pipelines: Collection[str]) -> str | None:
+        """The pipeline that has most flows under way, None where none has any."""
+        found = {name: count for name, count in self._under_way.items() if count and name in pipelines}
+        return max(found, key=lambda name: (found[name], name), default=None)
 
     def learners(self) -> Iterator[WatchedFlow]:
         """Those that feedback teaches."""
@@ -155,12 +177,19 @@ class Flows:
             return work.inputs
         if not work.inputs:
             return Ran(NOTHING, NOTHING, {}, {})
+        self._under_way[work.pipeline] += 1
+        try:
+            return await self._asked(work, work.inputs)
+        finally:
+            self._under_way[work.pipeline] -= 1
+
+    async def _asked(self, work: _Work, inputs: Tensors) -> Ran | Failed:
         began, tries = self._clock(), 0
         while True:
             tries += 1
             try:
                 async with self._room[work.pipeline]:
-                    ran = await work.flow.run(work.inference, work.inputs)
+                    ran = await work.flow.run(work.inference, inputs)
             except GovernError as error:
                 if not self._ask_again(work.pipeline, error, tries, began):
                     return Failed.of(error)
@@ -195,11 +224,20 @@ class Ahead:
         self._until = 0
         self._portion: list[Message] = []
         self._running: asyncio.Task[Outcomes] | None = None
+        self._began_s = 0.0
         self.outcomes: dict[tuple[str, int], Ran | Failed] = {}
 
     @property
     def under_way(self) -> bool:
         return self._running is not None
+
+    @property
+    def age_s(self) -> float:
+        """How long the flows that run have been running, seconds."""
+        return 0.0 if self._running is None else time.monotonic() - self._began_s
+
+    def runs(self, flows: Flows) -> bool:
+        return self._flows.same(flows)
 
     def reached(self, message: Message) -> bool:
         """Whether all outcomes are there that judging it needs."""
@@ -240,7 +278,7 @@ class Ahead:
                 break
             self._portion.append(message)
         if self._portion:
-            self._running = asyncio.create_task(self._flows.run(self._portion))
+            self._running, self._began_s = asyncio.create_task(self._flows.run(self._portion)), time.monotonic()
 
 
 def _inference(message: Message) -> Inference | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -54,14 +55,20 @@ class Plans:
         self._states = read_plans(table)
         self._changed.clear()
 
-    def note(self, pipelines: Iterable[LoadedPipeline], position: int) -> None:
-        """From `position` on, these judge and no others."""
+    def note(
+        self, pipelines: Iterable[LoadedPipeline], position: int, places: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """From `position` on, these judge and no others.
+
+        Args:
+            places: of pipelines that are at another offset.
+        """
         now = {one.plan.name: one.plan.digest for one in pipelines}
         for name in self._states.keys() | now.keys():
             before = self._states[name].in_force if name in self._states else ()
             digest = now.get(name, "")
             if (before[-1].digest if before else "") != digest:
-                in_force = (*before, InForce(digest, position))[-_KEPT:]
+                in_force = (*before, InForce(digest, places.get(name, position)))[-_KEPT:]
                 self._states[name] = PlanState(format_version=FORMAT_VERSION, in_force=in_force)
                 self._changed.add(name)
 

@@ -33,11 +33,13 @@ class Standing(NamedTuple):
     Attributes:
         lag: records between where it is and the end, over the partitions held here.
         turn_s: how long the turn that it is at work in has lasted, seconds; 0 when it is not.
+        own_tracks: partitions on which it has a track of its own.
     """
 
     pipeline: str
     lag: int
     turn_s: float
+    own_tracks: int
 
 
 class Reporter:
@@ -66,6 +68,7 @@ class Reporter:
         for names, one in shown.items():
             self._metrics.pipeline_lag.labels(*names).set(one.lag)
             self._metrics.pipeline_turn.labels(*names).set(one.turn_s)
+            self._metrics.pipeline_own_tracks.labels(*names).set(one.own_tracks)
         self._standing = set(shown)
 
     def refused(self, namespace: str, pipelines: frozenset[str]) -> None:
@@ -115,6 +118,8 @@ class Reporter:
             self._verdict(judgement.verdict, now_ns)
         for pipeline, spent_s in effects.spent_s.items():
             self._metrics.pipeline_judging.labels(*labels(namespace=namespace, pipeline=pipeline)).inc(spent_s)
+        for pipeline, lost in effects.lost.items():
+            self._metrics.pipeline_lost.labels(*labels(namespace=namespace, pipeline=pipeline)).inc(lost)
         self._letters(namespace, effects.dead_letters)
 
     def joined(self, namespace: str, made: Made) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -88,6 +88,7 @@ class Effects:
 
     Attributes:
         spent_s: pipeline -> seconds that reading and judging for it took.
+        lost: pipeline -> messages that the topic had deleted before it came to them.
     """
 
     judgements: list[Judgement] = field(default_factory=list)
@@ -96,6 +97,7 @@ class Effects:
     observed: list[tuple[str, Inference]] = field(default_factory=list)
     spent_s: dict[str, float] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
 
     def extend(self, other: Effects) -> None:
         self.judgements.extend(other.judgements)
@@ -105,23 +107,29 @@ class Effects:
         for pipeline, spent_s in other.spent_s.items():
             self.spend(pipeline, spent_s)
         self.outputs.extend(other.outputs)
+        for pipeline, lost in other.lost.items():
+            self.lost[pipeline] = self.lost.get(pipeline, 0) + lost
 
     def spend(self, pipeline: str, seconds: float) -> None:
         self.spent_s[pipeline] = self.spent_s.get(pipeline, 0.0) + seconds
 
 
 class PartitionTask:
-    """The open windows of every pipeline on one partition of the inferences topic."""
+    """The open windows of pipelines on one partition of the inferences topic.
 
-    def __init__(self, tp: Partition, namespace: str, pipelines: Sequence[LoadedPipeline]) -> None:
+    Args:
+        alone: another task reads the same messages and answers for those that nobody can read.
+    """
+
+    def __init__(
+        self, tp: Partition, namespace: str, pipelines: Sequence[LoadedPipeline], *, alone: bool = False
+    ) -> None:
         self.tp = tp
         self.position = 0
         self._namespace = namespace
+        self._alone = alone
         self._pipelines = {one.plan.name: one for one in pipelines}
-        #: Service and model -> the pipelines that watch them: a worker may have a thousand, of which a message has one.
-        self._watching: dict[tuple[str, str], list[LoadedPipeline]] = defaultdict(list)
-        for one in self._pipelines.values():
-            self._watching[one.plan.source.service, one.plan.source.model].append(one)
+        self._watching = _by_source(pipelines)
         self._buffers: dict[WindowKey, WindowBuffer] = {}
         self._dropped: dict[str, int] = {}
         self._changed: set[WindowKey] = set()
@@ -132,6 +140,38 @@ class PartitionTask:
         self._fingerprints: dict[tuple[str, str], str] = {}
         #: The pipeline whose code runs right now, for whoever waits for it.
         self.at_work = ""
+
+    @property
+    def pipelines(self) -> Collection[str]:
+        return self._pipelines.keys()
+
+    def part(self, pipeline: str) -> PartitionTask:
+        """A task of its own for one of the pipelines, which goes on where this one, which goes on without it, is."""
+        task = PartitionTask(self.tp, self._namespace, [self._pipelines.pop(pipeline)], alone=True)
+        self._watching = _by_source(self._pipelines.values())
+        task.position = self.position
+        task._dropped = dict(self._dropped)
+        for key in [key for key in self._buffers if key.pipeline == pipeline]:
+            _move(key, self, task)
+        return task
+
+    def join(self, task: PartitionTask) -> None:
+        """Take the pipelines of a parted task back. It must have come to the same place."""
+        assert task.position == self.position, "what either has read the other has, too"
+        self._pipelines.update(task._pipelines)
+        self._watching = _by_source(self._pipelines.values())
+        for key in list(task._buffers):
+            _move(key, task, self)
+        self._gone.extend(task._gone)
+
+    def skip(self, position: int, lost: int) -> Effects:
+        """Go on at `position`: the topic has deleted `lost` messages before it.
+
+        Each counts as an instance lost in every window: what they held nobody can know any more.
+        """
+        self._note_lost(self._buffers, lost)
+        self.position = position
+        return Effects(lost=dict.fromkeys(self._pipelines, lost))
 
     def restore(self, table: Mapping[bytes, bytes], committed: int | None) -> int:
         """Take up the checkpoint; return the offset to read from.
@@ -234,9 +274,7 @@ class PartitionTask:
                     lost[key] = self._close(key, effects)
         self._pipelines = after
         self._fingerprints.clear()
-        self._watching.clear()
-        for one in pipelines:
-            self._watching[one.plan.source.service, one.plan.source.model].append(one)
+        self._watching = _by_source(pipelines)
         for key, instances in lost.items():
             self._note_lost([key], instances)
         return effects
@@ -351,7 +389,8 @@ class PartitionTask:
         effects: Effects,
     ) -> None:
         if isinstance(inference, BadInput):
-            effects.dead_letters.append(dead_letters.of_message(message, inference, namespace=self._namespace))
+            if not self._alone:
+                effects.dead_letters.append(dead_letters.of_message(message, inference, namespace=self._namespace))
             return
         if inference.synthetic:
             return
@@ -466,6 +505,24 @@ class PartitionTask:
             for step in loaded.plan.steps:
                 if step.kind == "explainer":
                     effects.explain_requests.extend(_explain_requests(step, verdict, window))
+
+
+def _by_source(pipelines: Iterable[LoadedPipeline]) -> dict[tuple[str, str], list[LoadedPipeline]]:
+    """Service and model -> the pipelines that watch them: a worker may have a thousand, of which a message has one."""
+    found: dict[tuple[str, str], list[LoadedPipeline]] = {}
+    for one in pipelines:
+        found.setdefault((one.plan.source.service, one.plan.source.model), []).append(one)
+    return found
+
+
+def _move(key: WindowKey, source: PartitionTask, target: PartitionTask) -> None:
+    """Hand a window over, with what the checkpoint has of it."""
+    target._buffers[key] = source._buffers.pop(key)
+    if (written := source._written.pop(key, None)) is not None:
+        target._written[key] = written
+    if key in source._changed:
+        source._changed.discard(key)
+        target._changed.add(key)
 
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The worker: consume inferences, run the pipelines, publish what they find. Exactly once.
 
-Each assigned partition has a `Lane` and a transactor of its own, whose transactional id names group, topic and
+Each assigned partition has a `Holding` and a transactor of its own, whose transactional id names group, topic and
 partition: whoever is assigned the partition next fences this worker before it reads the checkpoint. The partitions are
 judged in turns, so that none waits for another's work to be done, and one that has more than it can do is paused.
 Any failure of the bus drops all tasks and joins again; what was not committed is computed again from the checkpoint.
@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from govern import record as records
-from govern.bus import Bus, Message, Outgoing, Partition, Subscription, Transactor
+from govern.bus import Bus, Outgoing, Partition, Subscription
 from govern.bus.protocol import BusError, Fenced
 from govern.bus.topics import Stream, topic
 from govern.codecs import cloudevents
@@ -29,12 +28,13 @@ from govern.runtime.chained.linked import link
 from govern.runtime.chained.tasks import JoinedPipeline
 from govern.runtime.checkpoint import of_placement, placed
 from govern.runtime.flows import PATIENCE_S, Flows
-from govern.runtime.lane import Lane
+from govern.runtime.holding import OWN_TRACKS, Holding, standing
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
-from govern.runtime.plans import Plans
-from govern.runtime.report import Reporter, Standing
-from govern.runtime.task import Judgement, PartitionTask
+from govern.runtime.report import Reporter
+from govern.runtime.rota import LATE_S, Rota
+from govern.runtime.task import Effects, Judgement
+from govern.runtime.track import Track
 from govern.runtime.watched import WatchedFlow
 from govern.telemetry.logging import get_logger
 
@@ -43,13 +43,6 @@ from govern.telemetry.logging import get_logger
 COMMIT_INTERVAL_S: Final = 0.1
 #: Messages taken in one poll: bounds the memory of one round and the work that a crash repeats.
 MAX_MESSAGES: Final = 2000
-#: Within this time each partition that has work gets a turn, and what was judged is committed. Shorter costs a round
-#: trip of transactions for less; longer adds to the age of the verdicts of all partitions when one of them lags.
-ROUND_S: Final = 0.5
-#: The shortest turn: below it, reading ahead costs more than judging.
-TURN_S: Final = 0.05
-#: A turn ends between two messages. One that is so much longer than it should be goes on beside those of others.
-LATE_S: Final = 0.25
 #: Whoever loses a partition waits so long for the turn in hand; past it, the next holder does that work again.
 HANDOVER_S: Final = 5.0
 #: How long a poll waits for messages while flows run: it is not woken when they are at rest.
@@ -60,16 +53,6 @@ HOUSEKEEPING_S: Final = 0.5
 BACKOFF_S: Final = (0.2, 10.0)
 
 log = get_logger("govern.worker")
-
-
-@dataclass(slots=True)
-class Assigned:
-    """A partition that this worker holds."""
-
-    lane: Lane
-    transactor: Transactor
-    plans: Plans
-    paused: bool = False
 
 
 class Worker:
@@ -114,9 +97,10 @@ class Worker:
         self._flows = Flows(self._pipelines, patience_s=patience_s)
         self._inferences = topic(namespace, "inferences")
         self._checkpoints = topic(namespace, "checkpoints")
-        self._held: dict[Partition, Assigned] = {}
+        self._held: dict[Partition, Holding] = {}
         self._subscription: Subscription | None = None
         self._progressed = False
+        self._rota = Rota(bus)
         #: Those that it has put on record as running, and those that are to take the place of the running ones.
         self._announced: tuple[LoadedPipeline, ...] = ()
         self._wanted: tuple[LoadedPipeline, ...] | None = None
@@ -208,15 +192,10 @@ class Worker:
         assert self._subscription is not None, "it changes over within a session"
         before, self._flows = self._flows, Flows(self._pipelines, patience_s=self._model_patience_s)
         anew = set()
-        for tp, assigned in self._held.items():
-            at_rest = await assigned.lane.rest(HANDOVER_S)
-            if at_rest:
-                assigned.lane.begin_take_over(self._pipelines)
-                assigned.plans.note(self._pipelines, assigned.lane.task.position)
-                at_rest = await assigned.lane.rest(HANDOVER_S)
-            # A detector that does not return has the windows in hand, and flows have run for what waits: these are
-            # taken up anew, as they were committed.
-            if not at_rest or before or self._flows:
+        for tp, holding in self._held.items():
+            # A detector that does not return has the windows in hand, flows have run for what waits, and a track of its
+            # own is for a pipeline as it was: these are taken up anew, as they were committed.
+            if not await holding.take_over(self._pipelines, HANDOVER_S) or before or self._flows:
                 anew.add(tp)
         if anew:
             await self._on_revoked(frozenset(anew))
@@ -234,8 +213,12 @@ class Worker:
         next_housekeeping = 0.0
         while not stop.is_set():
             messages = await subscription.poll(max_messages=MAX_MESSAGES, timeout_s=self._patience_s())
-            self._take(messages)
-            await self._round()
+            for message in messages:
+                if (holding := self._held.get(message.tp)) is not None:
+                    holding.take(message)
+            await self._rota.round(self._held.values())
+            self._rota.own_turn(self._held.values())
+            await self._rearrange(subscription)
             self._press_back(subscription)
             if time.monotonic() >= next_housekeeping:
                 await self._housekeeping(subscription)
@@ -247,37 +230,49 @@ class Worker:
 
     def _patience_s(self) -> float:
         """How long there is nothing to do but to wait for messages."""
-        lanes = [one.lane for one in self._held.values()]
-        if any(lane.ready for lane in lanes):
+        if any(holding.shared.ready for holding in self._held.values()):
             return 0.0
-        if any(lane.flowing for lane in lanes):
+        tracks = [track for holding in self._held.values() for track in holding.tracks]
+        if any(track.flowing for track in tracks):
             return FLOW_LOOK_S
-        since = [lane.uncommitted_since for lane in lanes if lane.at_rest and lane.uncommitted_since is not None]
+        since = [track.uncommitted_since for track in tracks if track.at_rest and track.uncommitted_since is not None]
         if not since:
             return COMMIT_INTERVAL_S
         return max(0.001, min(since) + COMMIT_INTERVAL_S - time.monotonic())
 
-    def _take(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            assigned = self._held.get(message.tp)
-            if assigned is not None:
-                assigned.lane.take(message)
+    async def _rearrange(self, subscription: Subscription) -> None:
+        """Let pipelines that the others of their partition should not wait for go on alone, and take back who may."""
+        now_s = time.monotonic()
+        for holding in list(self._held.values()):
+            shared = holding.shared
+            for name in list(holding.own):
+                if holding.may_return(name, now_s):
+                    await holding.reunite(name)
+                    await self._commit(holding)
+                    log.info("pipeline shares a track again", pipeline=name, partition=holding.tp.partition)
+            heavy = holding.heavy()
+            if heavy is None or len(holding.own) >= OWN_TRACKS:
+                continue
+            if not shared.at_rest:
+                # What it has in hand cannot be interrupted: as after a crash, others go on from the last commit.
+                await self._restart(holding, subscription)
+            await holding.part(heavy)
+            await self._commit(holding)
+            log.warning("pipeline has a track of its own", pipeline=heavy, partition=holding.tp.partition)
 
-    async def _round(self) -> None:
-        """A turn for each partition that has work, one after the other: they share one interpreter anyway."""
-        for assigned in self._held.values():
-            await assigned.lane.rest(0.0)  # one that was late may have ended
-            assigned.lane.look_ahead()
-        ready = [assigned.lane for assigned in self._held.values() if assigned.lane.ready]
-        budget_s = max(TURN_S, ROUND_S / max(1, len(ready)))
-        for lane in ready:
-            lane.begin(budget_s)
-            await lane.rest(budget_s + LATE_S)
+    async def _restart(self, holding: Holding, subscription: Subscription) -> None:
+        # A new holder of the id sees all that the old one has committed.
+        before = holding.transactor
+        holding.transactor = await self._bus.transactor(self._transactional_id(holding.tp))
+        await before.close()
+        table = await self._table(holding.tp)
+        start = await holding.restart(table, await subscription.committed(holding.tp))
+        await subscription.seek(holding.tp, start)
 
     def _press_back(self, subscription: Subscription) -> None:
         """Pause the partitions that have more than they can judge for now, so that memory is bounded."""
-        full = frozenset(tp for tp, one in self._held.items() if one.lane.full and not one.paused)
-        free = frozenset(tp for tp, one in self._held.items() if one.paused and not one.lane.full)
+        full = frozenset(tp for tp, one in self._held.items() if one.shared.full and not one.paused)
+        free = frozenset(tp for tp, one in self._held.items() if one.paused and not one.shared.full)
         if full:
             subscription.pause(full)
         if free:
@@ -288,49 +283,41 @@ class Worker:
 
     async def _housekeeping(self, subscription: Subscription) -> None:
         behind = await subscription.lag()
-        lag = {tp: behind[tp] + len(one.lane) for tp, one in self._held.items() if tp in behind}
-        self._reporter.lag(self._namespace, sum(lag.values()))
-        self._reporter.standing(self._namespace, self._standing(lag))
-        now_ns = self._clock_ns()
-        for tp, assigned in self._held.items():
-            if lag.get(tp) == 0 and assigned.lane.at_rest:
-                assigned.lane.begin_expiry(now_ns)
-                await assigned.lane.rest(LATE_S)
-
-    def _standing(self, lag: Mapping[Partition, int]) -> list[Standing]:
-        at_work: dict[str, float] = {}
-        for assigned in self._held.values():
-            name = assigned.lane.task.at_work
-            at_work[name] = max(at_work.get(name, 0.0), assigned.lane.turn_s)
+        held = {tp: holding for tp, holding in self._held.items() if tp in behind}
+        self._reporter.lag(self._namespace, sum(behind[tp] + len(holding.shared) for tp, holding in held.items()))
         names = [one.plan.name for one in self._pipelines]
-        return [Standing(name, sum(lag.values()), at_work.get(name, 0.0)) for name in names]
+        self._reporter.standing(self._namespace, standing(names, self._held, behind))
+        now_ns = self._clock_ns()
+        for tp, holding in held.items():
+            for track in holding.tracks:
+                if behind[tp] == 0 and track.at_rest and not len(track) and track.next >= holding.shared.next:
+                    track.begin_expiry(now_ns)
+                    await track.rest(LATE_S)
 
     async def _finish(self) -> None:
         """Commit what has been judged, the turns in hand included."""
-        for assigned in self._held.values():
-            await assigned.lane.rest(HANDOVER_S)
-            await self._commit(assigned)
+        for holding in self._held.values():
+            await holding.rest(HANDOVER_S)
+            await self._commit(holding)
 
     async def _commit_due(self) -> None:
         """Commit what has waited long enough, all partitions at once: a transaction mostly waits for the broker."""
-        now = time.monotonic()
-        due = [
-            assigned
-            for assigned in self._held.values()
-            if assigned.lane.uncommitted_since is not None
-            and (now - assigned.lane.uncommitted_since >= COMMIT_INTERVAL_S or assigned.lane.laden)
-        ]
+        now_s = time.monotonic()
+        due = [holding for holding in self._held.values() if any(_due(track, now_s) for track in holding.tracks)]
         # None is left behind unfinished, so that what follows an error finds every transaction ended.
-        outcomes = await asyncio.gather(*(self._commit(assigned) for assigned in due), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._commit(holding) for holding in due), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _commit(self, assigned: Assigned) -> None:
-        lane = assigned.lane
-        if lane.uncommitted_since is None or not lane.at_rest:
+    async def _commit(self, holding: Holding) -> None:
+        """Commit what every track at rest has judged."""
+        tracks = [track for track in holding.tracks if track.at_rest and track.uncommitted_since is not None]
+        if not tracks:
             return
-        task, effects = lane.task, lane.pending
+        effects = Effects()
+        for track in tracks:
+            effects.extend(track.pending)
         outputs: dict[Stream, list[Outgoing]] = {
             "verdicts": [self._verdict_message(one) for one in effects.judgements],
             "explain-requests": [to_message(one, source=self._source) for one in effects.explain_requests],
@@ -339,17 +326,20 @@ class Worker:
                 cloudevents.to_message(one.record, source=self._source, lane=one.lane) for one in effects.outputs
             ],
         }
+        entries = [*(entry for track in tracks for entry in holding.state(track)), *holding.plans.changed()]
         state = [
-            Outgoing(key=placed(key, self._placement), value=value, partition=task.tp.partition)
-            for key, value in (*task.changed_state(), *assigned.plans.changed())
+            Outgoing(key=placed(key, self._placement), value=value, partition=holding.tp.partition)
+            for key, value in entries
         ]
-        async with assigned.transactor.transaction() as transaction:
+        async with holding.transactor.transaction() as transaction:
             for stream, messages in outputs.items():
                 if messages:
                     await transaction.publish(topic(self._namespace, stream), messages)
             await transaction.publish(self._checkpoints, state)
-            await transaction.commit_offsets(self._group, {task.tp: task.position})
-        lane.committed()
+            if holding.shared in tracks:
+                await transaction.commit_offsets(self._group, {holding.tp: holding.shared.task.position})
+        for track in tracks:
+            track.committed()
         self._progressed = True
         self._reporter.committed(self._namespace, effects, self._clock_ns())
 
@@ -360,45 +350,44 @@ class Worker:
     async def _on_assigned(self, partitions: frozenset[Partition]) -> None:
         assert self._subscription is not None or not partitions
         for tp in sorted(partitions):
-            transactor = await self._bus.transactor(f"{self._group}.{tp.topic}.{tp.partition}")
-            task = PartitionTask(tp, self._namespace, self._pipelines)
-            plans = Plans()
-            self._held[tp] = Assigned(lane=Lane(task, self._flows), transactor=transactor, plans=plans)
-            whole = await self._bus.read_table(Partition(self._checkpoints, tp.partition))
-            table = of_placement(whole, self._placement)
+            transactor = await self._bus.transactor(self._transactional_id(tp))
+            holding = self._held[tp] = Holding(tp, self._namespace, self._pipelines, self._flows, transactor)
+            table = await self._table(tp)
             committed = await self._subscription.committed(tp) if self._subscription else None
-            start = task.restore(table, committed)
-            plans.restore(table)
-            plans.note(self._pipelines, start)
+            start = holding.restore(table, committed)
             if self._subscription is not None:
                 await self._subscription.seek(tp, start)
             log.info("partition taken", partition=tp.partition, offset=start)
 
     async def _on_revoked(self, partitions: frozenset[Partition]) -> None:
         for tp in sorted(partitions):
-            assigned = self._held.pop(tp, None)
-            if assigned is None:
+            holding = self._held.pop(tp, None)
+            if holding is None:
                 continue
-            await assigned.lane.stop()
             try:
-                if not await assigned.lane.rest(HANDOVER_S):
-                    why = f"it has been judging for {assigned.lane.turn_s:.1f} s"
-                    log.warning("uncommitted work left to the next holder", partition=tp.partition, why=why)
-                await self._commit(assigned)
+                if not await holding.rest(HANDOVER_S):
+                    log.warning("work in hand left to the next holder", partition=tp.partition)
+                await self._commit(holding)
             except BusError as error:
                 log.warning("uncommitted work left to the next holder", partition=tp.partition, why=error.why)
             finally:
-                await assigned.transactor.close()
+                await holding.close()
             log.info("partition given up", partition=tp.partition)
         self._reporter.forget_windows()
+
+    async def _table(self, tp: Partition) -> dict[bytes, bytes]:
+        """The partition's checkpoint, as far as it is of workers of this placement."""
+        return of_placement(await self._bus.read_table(Partition(self._checkpoints, tp.partition)), self._placement)
+
+    def _transactional_id(self, tp: Partition) -> str:
+        return f"{self._group}.{tp.topic}.{tp.partition}"
 
     async def _abandon(self) -> None:
         """Drop every task without committing, and leave the group."""
         held, self._held = self._held, {}
         self._reporter.forget_windows()
-        for assigned in held.values():
-            await assigned.lane.stop()
-            await assigned.transactor.close()
+        for holding in held.values():
+            await holding.close()
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.close()
@@ -422,6 +411,11 @@ async def _side_by_side(*works: Coroutine[object, object, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in failed:
         task.result()
+
+
+def _due(track: Track, now_s: float) -> bool:
+    since = track.uncommitted_since
+    return track.at_rest and since is not None and (now_s - since >= COMMIT_INTERVAL_S or track.laden)
 
 
 async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:

@@ -139,6 +139,12 @@ class Metrics:
         self.pipeline_judging = counter(
             "govern_pipeline_judging_seconds", "Time that reading and judging for a pipeline took."
         )
+        self.pipeline_own_tracks = gauge(
+            "govern_pipeline_own_tracks", "Partitions on which the other pipelines do not wait for this one."
+        )
+        self.pipeline_lost = counter(
+            "govern_pipeline_lost_records", "Records that were deleted from the bus before the pipeline came to them."
+        )
         self.pipeline_turn = gauge(
             "govern_pipeline_turn_seconds", "How long a worker has been at a pipeline without a break; 0 between turns."
         )
@@ -180,7 +186,7 @@ class Metrics:
 
     def forget_pipeline(self, names: tuple[str, ...]) -> None:
         """Take back how a pipeline stands, which is taken out."""
-        for each in (self.pipeline_lag, self.pipeline_turn):
+        for each in (self.pipeline_lag, self.pipeline_own_tracks, self.pipeline_turn):
             each.remove(*names)
 
     def forget_windows(self, pipelines: Collection[str] | None = None) -> None:

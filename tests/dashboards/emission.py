@@ -65,6 +65,8 @@ def _worker(metrics: Metrics) -> None:
     pipeline = labels(namespace=NAMESPACE, pipeline=PIPELINE)
     metrics.pipeline_lag.labels(*pipeline).set(5_000)
     metrics.pipeline_judging.labels(*pipeline).inc(2.5)
+    metrics.pipeline_own_tracks.labels(*pipeline).set(1)
+    metrics.pipeline_lost.labels(*pipeline).inc(20)
     metrics.pipeline_turn.labels(*pipeline).set(90.0)
     metrics.join_dropped.labels(*pipeline).inc()
     metrics.join_late.labels(*pipeline).inc()

@@ -42,8 +42,8 @@ RULES = Path(dashboards.__file__).with_name("generated") / "rules.yaml"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
 DEADLINE_S = 120.0
-#: What does not happen in the run below: no explanation fails, no message is deleted before it is recorded, a step that
-#: is served has room for whoever calls, no pipeline joins streams, and none is refused.
+#: What does not happen in the run below: no explanation fails, no message is deleted before it is recorded or judged, a
+#: step that is served has room for whoever calls, no pipeline joins streams, and none is refused.
 NOT_IN_THE_RUN = (
     "govern_explanation_failures_total",
     "govern_audit_gaps_total",
@@ -51,6 +51,7 @@ NOT_IN_THE_RUN = (
     "govern_join_dropped_requests_total",
     "govern_join_late_parts_total",
     "govern_pipelines_refused",
+    "govern_pipeline_lost_records_total",
 )
 
 

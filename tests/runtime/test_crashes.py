@@ -6,17 +6,21 @@ together or not at all, and whoever takes the partition next knows nothing but t
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
-from typing import Final
+from typing import Final, NoReturn
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from govern.bus import Message, Partition
 from govern.record import Capture, encode
+from govern.runtime.flows import Flows
+from govern.runtime.holding import Holding
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.task import Effects, PartitionTask
+from govern.runtime.track import Track
 from tests.runtime.conftest import START_NS, Make, message_of, payload
 
 TP: Final = Partition("govern.default.inferences", 0)
@@ -33,13 +37,16 @@ class Topics:
     committed: int | None = None
 
     def commit(self, task: PartitionTask, effects: Effects) -> None:
-        for key, value in task.changed_state():
+        self.write(task.changed_state(), effects)
+        self.committed = task.position
+
+    def write(self, state: list[tuple[bytes, bytes | None]], effects: Effects) -> None:
+        for key, value in state:
             if value is None:
                 self.table.pop(key, None)
             else:
                 self.table[key] = value
         self.published.extend(effects)
-        self.committed = task.position
 
 
 @st.composite
@@ -123,3 +130,85 @@ def test_no_crash_changes_what_is_published(
     heir = PartitionTask(TP, "default", pipelines)
     heir.restore(topics.table, topics.committed)
     assert wire(heir.expire(2 * START_NS)) == wire(task.expire(2 * START_NS))
+
+
+class Unused:
+    """A transactor of which nobody asks anything: the topics above are written by hand."""
+
+    async def close(self) -> None:
+        return
+
+    def transaction(self) -> NoReturn:
+        raise AssertionError("nothing is published through it")
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_track_of_its_own_changes_what_a_pipeline_says(
+    pipeline: LoadedPipeline, make_inference: Make, data: st.DataObject
+) -> None:
+    """Pipelines leave the shared track and come back at random, tracks come as far as they like, are committed alone or
+    together, and all of it crashes: each pipeline says the same in the same order."""
+    pipelines = data.draw(pipelines_of(pipeline), label="pipelines")
+    messages = data.draw(stream_of(make_inference), label="stream")
+    whole = PartitionTask(TP, "default", pipelines).process(messages)
+
+    def begin() -> Holding:
+        holding = Holding(TP, "default", pipelines, Flows(pipelines), Unused())
+        holding.restore(topics.table, topics.committed)
+        return holding
+
+    def between(start: int, end: int) -> list[Message]:
+        return [one for one in messages if start <= one.offset < end]
+
+    def work(track: Track) -> None:
+        waiting = between(track.task.position, messages[-1].offset + 1)
+        track.pending.extend(
+            track.task.process(waiting[: data.draw(st.sampled_from((20, 13, 7, 3, 1)), label="batch")])
+        )
+
+    def commit(*tracks: Track) -> None:
+        for track in tracks:
+            topics.write(holding.state(track), track.pending)
+            track.committed()
+        if holding.shared in tracks:
+            topics.committed = holding.shared.task.position
+
+    def done() -> bool:
+        return all(track.task.position > messages[-1].offset for track in holding.tracks)
+
+    topics = Topics()
+    holding = begin()
+    while not done():
+        work(data.draw(st.sampled_from(list(holding.tracks)), label="track"))
+        match data.draw(st.sampled_from(("go on", "commit one", "commit all", "part", "reunite", "crash", "restart"))):
+            case "commit one":
+                commit(data.draw(st.sampled_from(list(holding.tracks))))
+            case "commit all":
+                commit(*holding.tracks)
+            case "part" if holding.shared.task.pipelines:
+                name = data.draw(st.sampled_from(sorted(holding.shared.task.pipelines)))
+                asyncio.run(holding.part(name))
+                commit(holding.shared, holding.own[name])
+            case "reunite":
+                for name, track in list(holding.own.items()):
+                    place = holding.shared.task.position
+                    track.pending.extend(track.task.process(between(track.task.position, place)))
+                    if track.task.position == place:
+                        asyncio.run(holding.reunite(name))
+                        commit(holding.shared)
+            case "crash":
+                holding = begin()
+            case "restart":
+                asyncio.run(holding.restart(topics.table, topics.committed))
+    commit(*holding.tracks)
+    for name in (*sorted(one.plan.name for one in pipelines), ""):
+        assert wire(said_by(name, topics.published)) == wire(said_by(name, whole))
+
+
+def said_by(pipeline: str, effects: Effects) -> Effects:
+    return Effects(
+        judgements=[one for one in effects.judgements if one.verdict.pipeline == pipeline],
+        explain_requests=[one for one in effects.explain_requests if one.pipeline == pipeline],
+        dead_letters=[one for one in effects.dead_letters if one.pipeline == pipeline],
+    )

@@ -18,7 +18,8 @@ from govern.codecs import cloudevents
 from govern.detection import Detector, Scores
 from govern.frame import Frame
 from govern.pipeline.spec import Source
-from govern.runtime import lane
+from govern.runtime import fairness, holding, rota, track, worker
+from govern.runtime.checkpoint import track_key
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
@@ -70,9 +71,9 @@ async def publish(bus: Bus, namespace: str, make: Make, model: str, partition: i
 @asynccontextmanager
 async def working(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> AsyncIterator[Metrics]:
     metrics, stop = Metrics(CollectorRegistry()), asyncio.Event()
-    worker = Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=Reporter(metrics))
+    running = Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=Reporter(metrics))
     async with asyncio.TaskGroup() as group:
-        group.create_task(worker.run(stop))
+        group.create_task(running.run(stop))
         yield metrics
         stop.set()
 
@@ -108,7 +109,7 @@ async def test_a_partition_that_hangs_is_paused_and_the_other_goes_on(
     bus: Bus, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits in memory is bounded meanwhile; once the detector returns, all is judged as if it had never hung."""
-    monkeypatch.setattr(lane, "INBOX_MESSAGES", 40)
+    monkeypatch.setattr(track, "INBOX_MESSAGES", 40)
     (loaded,) = load(pipeline_file)
     slow, gate = gated(watching(loaded, "slow", "hot", "outlier"))
     fast = watching(loaded, "fast", "cool", "outlier", "adversarial")
@@ -127,11 +128,87 @@ async def test_a_partition_that_hangs_is_paused_and_the_other_goes_on(
     await check(bus, unique, [slow, fast])
 
 
+async def test_the_others_of_a_partition_do_not_wait_for_one_that_hangs(
+    embedded_url: str, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on in a track of its own, from the last commit; what does not fit in memory it reads from the topic."""
+    monkeypatch.setattr(holding, "STALL_S", 0.3)
+    monkeypatch.setattr(track, "OWN_MESSAGES", 40)
+    (loaded,) = load(pipeline_file)
+    slow, gate = gated(watching(loaded, "slow", "employment", "outlier"))
+    fast = watching(loaded, "fast", "employment", "outlier", "adversarial")
+    async with open_bus(embedded_url) as bus:
+        await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
+        await publish(bus, unique, make_inference, "employment", 1, range(1))
+        async with working(bus, unique, [slow, fast]) as metrics:
+            for start in (0, 100, 200):
+                await publish(bus, unique, make_inference, "employment", 0, range(start, start + 100))
+                await until(metrics, "govern_instances_total", 2 * (start + 100), pipeline="fast", step="outlier")
+            assert not gate.open.is_set()
+            await until(metrics, "govern_pipeline_own_tracks", 1, pipeline="slow")
+            await until(metrics, "govern_pipeline_lag_records", 0, pipeline="fast")
+            gate.open.set()
+            await until(metrics, "govern_instances_total", 600, pipeline="slow", step="outlier")
+            await until(metrics, "govern_pipeline_lag_records", 0, pipeline="slow")
+        await check(bus, unique, [slow, fast])
+
+
+async def test_a_crash_with_a_pipeline_behind_changes_no_verdict(
+    embedded_url: str, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes the partition next goes on from both places; the pipeline comes back when it has kept up."""
+    monkeypatch.setattr(holding, "STALL_S", 0.3)
+    monkeypatch.setattr(fairness, "COOL_S", 0.5)
+    monkeypatch.setattr(worker, "HANDOVER_S", 0.1)
+    (loaded,) = load(pipeline_file)
+    slow, gate = gated(watching(loaded, "slow", "employment", "outlier"))
+    fast = watching(loaded, "fast", "employment", "outlier", "adversarial")
+    async with open_bus(embedded_url) as bus:
+        await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
+        await publish(bus, unique, make_inference, "employment", 0, range(100))
+        await publish(bus, unique, make_inference, "employment", 1, range(1))
+        async with working(bus, unique, [slow, fast]) as metrics:
+            await until(metrics, "govern_instances_total", 200, pipeline="fast", step="outlier")
+        behind = await bus.read_table(Partition(topic(unique, "checkpoints"), 0))
+        assert track_key("slow") in behind
+        gate.open.set()
+        await publish(bus, unique, make_inference, "employment", 0, range(100, 200))
+        async with working(bus, unique, [slow, fast]) as metrics:
+            await until(metrics, "govern_instances_total", 400, pipeline="slow", step="outlier")
+            await until_committed(bus, unique, "govern-worker")
+            await until_shared(bus, unique)
+        await check(bus, unique, [slow, fast])
+
+
+async def until_shared(bus: Bus, namespace: str) -> None:
+    """Wait until no pipeline has a place of its own in the checkpoint."""
+    async with asyncio.timeout(DEADLINE_S):
+        while track_key("slow") in await bus.read_table(Partition(topic(namespace, "checkpoints"), 0)):
+            await asyncio.sleep(0.05)
+
+
+async def test_turns_that_are_always_late_are_committed_between(
+    embedded_url: str, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that always has work left is at rest for a moment only, and that moment is for the commit."""
+    for name in ("ROUND_S", "TURN_S", "LATE_S"):
+        monkeypatch.setattr(rota, name, 0.0)
+    monkeypatch.setattr(worker, "COMMIT_INTERVAL_S", 0.0)
+    (loaded,) = load(pipeline_file)
+    async with open_bus(embedded_url) as bus:
+        await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
+        await publish(bus, unique, make_inference, "employment", 1, range(1))
+        await publish(bus, unique, make_inference, "employment", 0, range(100))
+        async with working(bus, unique, [loaded]):
+            await until_committed(bus, unique, "govern-worker")
+        assert await bus.end_offset(Partition(topic(unique, "checkpoints"), 0)) > 20
+
+
 async def test_dead_letters_of_one_turn_are_bounded(
     embedded_url: str, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipeline for which nothing is readable: each record is a dead letter with its bytes, over many transactions."""
-    monkeypatch.setattr(lane, "LETTER_BYTES", 10_000)
+    monkeypatch.setattr(track, "LETTER_BYTES", 10_000)
     (loaded,) = load(pipeline_file)
     async with open_bus(embedded_url) as bus:
         await bus.ensure_topics(specs(unique, partitions=PARTITIONS))

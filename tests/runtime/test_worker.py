@@ -86,7 +86,7 @@ async def published(bus: Bus, namespace: str) -> tuple[list[Verdict], list[Expla
 
 async def until_committed(bus: Bus, namespace: str, group: str) -> None:
     """Wait until the checkpoints say that every inference was processed."""
-    from govern.runtime.checkpoint import POSITION_KEY, decode_partition
+    from govern.runtime.checkpoint import POSITION_KEY, decode_partition, parse_track_key
 
     async with asyncio.timeout(DEADLINE_S):
         for number in range(PARTITIONS):
@@ -95,7 +95,8 @@ async def until_committed(bus: Bus, namespace: str, group: str) -> None:
             end = messages[-1].offset + 1
             while True:
                 table = await bus.read_table(Partition(topic(namespace, "checkpoints"), number))
-                if POSITION_KEY in table and decode_partition(table[POSITION_KEY]).offset >= end:
+                places = [key for key in table if key == POSITION_KEY or parse_track_key(key) is not None]
+                if places and all(decode_partition(table[key]).offset >= end for key in places):
                     break
                 await asyncio.sleep(0.05)
 
