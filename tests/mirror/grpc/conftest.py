@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,9 +185,11 @@ class Relayed:
     spool_dir: Path
     channels: list[grpc.Channel] = field(default_factory=list)
 
-    def channel(self, port: int | None = None, **options: object) -> grpc.Channel:
+    def channel(
+        self, port: int | None = None, *, arguments: Sequence[tuple[str, int]] = (), **options: object
+    ) -> grpc.Channel:
         """A connection of its own through the proxy, or to another port."""
-        arguments = [*UNLIMITED, ("grpc.use_local_subchannel_pool", 1)]
+        arguments = [*UNLIMITED, ("grpc.use_local_subchannel_pool", 1), *arguments]
         opened = grpc.insecure_channel(f"127.0.0.1:{port or self.proxied}", options=arguments, **options)
         self.channels.append(opened)
         return opened
