@@ -329,7 +329,8 @@ class PartitionTask:
         written = {number: count for number, count in before.pieces.items() if number < keep // size}
         for start in range(keep - keep % size, count, size):
             assert rows is not None, "a buffer that counts rows has them"
-            chunk = checkpoint.encode_chunk(rows.take(slice(start, start + size)), collected_for=collected_for)
+            part = rows if count <= size else rows.take(slice(start, start + size))
+            chunk = checkpoint.encode_chunk(part, collected_for=collected_for)
             pieces = checkpoint.pieces(chunk)
             written[start // size] = len(pieces)
             entries.extend((key.chunk(start // size, piece), data) for piece, data in enumerate(pieces))
