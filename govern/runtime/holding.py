@@ -131,7 +131,7 @@ class Holding:
     def heavy(self) -> str | None:
         """The pipeline that the others of the shared track are not to wait for any longer, if there is one."""
         shared = self.shared
-        if len(shared.task.pipelines) < 2:
+        if len(shared.task.pipelines) < 2 or len(self.own) >= OWN_TRACKS:
             return None
         if not shared.at_rest:
             return (shared.task.at_work or None) if shared.turn_s >= STALL_S else None

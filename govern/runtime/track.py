@@ -178,6 +178,8 @@ class Track:
         """
         if self._reading is None or not self._reading.done() or not self.at_rest:
             return 0
+        if self._inbox:
+            return 0  # come from the shared track meanwhile, which has gone back: they are judged, and then it is seen
         read, self._reading = self._reading.result(), None
         first = read.messages[0].offset if read.messages else read.kept_from
         lost = max(0, min(first, read.kept_from) - self.next)

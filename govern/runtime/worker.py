@@ -28,7 +28,7 @@ from govern.runtime.chained.linked import link
 from govern.runtime.chained.tasks import JoinedPipeline
 from govern.runtime.checkpoint import of_placement, placed
 from govern.runtime.flows import PATIENCE_S, Flows
-from govern.runtime.holding import OWN_TRACKS, Holding, standing
+from govern.runtime.holding import Holding, standing
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.report import Reporter
@@ -251,7 +251,7 @@ class Worker:
                     await self._commit(holding)
                     log.info("pipeline shares a track again", pipeline=name, partition=holding.tp.partition)
             heavy = holding.heavy()
-            if heavy is None or len(holding.own) >= OWN_TRACKS:
+            if heavy is None:
                 continue
             if not shared.at_rest:
                 # What it has in hand cannot be interrupted: as after a crash, others go on from the last commit.
