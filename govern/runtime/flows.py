@@ -1,8 +1,9 @@
 """The flows of the inferences that a worker has read: run before their messages are judged.
 
 They run side by side within bounds. A model that cannot be reached is asked again, at growing intervals, for as long as
-the worker has patience with it; meanwhile the partition waits, and nothing of it is lost. When patience is over its
-inferences become dead letters, one attempt each, until it answers again.
+the worker has patience with it; meanwhile its pipeline waits, after five seconds in a track of its own
+(`govern.runtime.holding`), and nothing is lost. When patience is over its inferences become dead letters, one attempt
+each, until it answers again.
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from govern.bus import Bus, open_bus
+from govern.bus import Bus, Partition, open_bus
 from govern.bus.topics import specs, topic
 from govern.codecs import cloudevents, v2
 from govern.codecs.tensor import Tensor
 from govern.record import DeadLetter, Inference, Verdict, decode
+from govern.runtime import fairness, holding
+from govern.runtime.checkpoint import track_key
 from govern.runtime.flow import Call
 from govern.runtime.flow.errors import Unreachable
 from govern.runtime.loader import LoadedPipeline
@@ -86,6 +88,32 @@ async def test_a_partition_that_waits_for_a_model_holds_up_no_other(bus: Bus) ->
         assert not there.is_set()
         there.set()
         assert len(await verdicts(bus, "p", 4)) == 4
+    assert not await settled(bus, topic("n", "dead-letter"))
+
+
+async def test_a_pipeline_whose_model_is_slow_waits_alone(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its partition go on without it; it comes back once its model keeps up."""
+    monkeypatch.setattr(holding, "STALL_S", 0.3)
+    monkeypatch.setattr(fairness, "COOL_S", 0.5)
+    there = asyncio.Event()
+
+    async def slow(call: Call) -> Sequence[Tensor]:
+        await there.wait()
+        return await double(call)
+
+    beside = loaded(ALONE.replace("alone", "m"), name="q")
+    table = Partition(topic("n", "checkpoints"), 0)
+    async with working(bus, loaded(CALLED, double=slow), beside):
+        await publish(bus, *(inference(i) for i in range(4)))
+        assert len(await verdicts(bus, "q", 2)) == 2
+        assert track_key("p") in await bus.read_table(table)
+        await publish(bus, *(inference(i) for i in range(4, 6)))
+        assert len(await verdicts(bus, "q", 3)) == 3
+        assert not await verdicts(bus, "p", 0)
+        there.set()
+        assert len(await verdicts(bus, "p", 6)) == 6
+        while track_key("p") in await bus.read_table(table):
+            await asyncio.sleep(0.02)
     assert not await settled(bus, topic("n", "dead-letter"))
 
 
