@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from govern import table
-from govern.bus import Message, Outgoing
+from govern.bus import Bus, Message, Outgoing, open_bus
+from govern.bus.topics import specs
 from govern.codecs import cloudevents, v2
 from govern.codecs.frames import to_tensors
 from govern.codecs.tensor import Tensor
@@ -23,6 +24,8 @@ from govern.runtime.loader import load as load_pipelines
 
 SAMPLE = Path(__file__).parents[1] / "data" / "acs_sample.parquet"
 NOT_FEATURES = ("id", "employed", "year", "prediction", "predicted_probability")
+#: Of each topic that a test makes.
+PARTITIONS = 2
 #: The year 2096: a worker's clock never finds these windows over, so that only the stream itself closes them.
 START_NS = 4_000_000_000_000_000_000
 
@@ -93,6 +96,18 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 def pipeline(fitted: Fitted, tmp_path: Path) -> LoadedPipeline:
     (loaded,) = load_pipelines(fitted.write(tmp_path / "pipeline", "default"))
     return loaded
+
+
+@pytest.fixture
+async def bus(bus_url: str, unique: str) -> AsyncIterator[Bus]:
+    async with open_bus(bus_url) as connection:
+        await connection.ensure_topics(specs(unique, partitions=PARTITIONS))
+        yield connection
+
+
+@pytest.fixture
+def pipeline_file(fitted: Fitted, tmp_path: Path, unique: str) -> Path:
+    return fitted.write(tmp_path / "pipeline", unique)
 
 
 Make = Callable[..., Inference]

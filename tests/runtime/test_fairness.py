@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace as with_fields
@@ -13,19 +14,22 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from govern.bus import Bus, Partition, open_bus
-from govern.bus.topics import specs, topic
+from govern.bus.embedded import EmbeddedBus
+from govern.bus.topics import RETENTION_MS, specs, topic
 from govern.codecs import cloudevents
 from govern.detection import Detector, Scores
 from govern.frame import Frame
 from govern.pipeline.spec import Source
+from govern.record import Verdict, decode
 from govern.runtime import fairness, holding, rota, track, worker
 from govern.runtime.checkpoint import track_key
 from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
 from govern.telemetry.metrics import Metrics
-from tests.runtime.conftest import Fitted, Make, payload
-from tests.runtime.test_worker import PARTITIONS, check, until_committed
+from tests.bus.helpers import settled
+from tests.runtime.conftest import PARTITIONS, Make, payload
+from tests.runtime.test_worker import check, until_committed
 
 DEADLINE_S = 60.0
 
@@ -91,18 +95,6 @@ async def until(metrics: Metrics, name: str, expected: float, **labels: str) -> 
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"{name} {labels} is {value()}, not {expected}") from None
-
-
-@pytest.fixture
-async def bus(bus_url: str, unique: str) -> AsyncIterator[Bus]:
-    async with open_bus(bus_url) as connection:
-        await connection.ensure_topics(specs(unique, partitions=PARTITIONS))
-        yield connection
-
-
-@pytest.fixture
-def pipeline_file(fitted: Fitted, tmp_path: Path, unique: str) -> Path:
-    return fitted.write(tmp_path / "pipeline", unique)
 
 
 async def test_a_partition_that_hangs_is_paused_and_the_other_goes_on(
@@ -185,6 +177,50 @@ async def until_shared(bus: Bus, namespace: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while track_key("slow") in await bus.read_table(Partition(topic(namespace, "checkpoints"), 0)):
             await asyncio.sleep(0.05)
+
+
+async def test_what_retention_deletes_before_a_pipeline_comes_to_it_is_missing_in_its_window(
+    embedded_url: str, unique: str, pipeline_file: Path, make_inference: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted once, a restart in the middle of the window included, and only for the one that was late."""
+    monkeypatch.setattr(fairness, "WEIGH_S", DEADLINE_S)
+    monkeypatch.setattr(track, "OWN_MESSAGES", 1)
+    (loaded,) = load(pipeline_file)
+    slow, gate = gated(watching(loaded, "slow", "employment", "outlier"))
+    fast = watching(loaded, "fast", "employment", "outlier")
+    later = EmbeddedBus(
+        Path(embedded_url.removeprefix("embedded://")), clock=lambda: time.time() + 2 * RETENTION_MS / 1000
+    )
+    async with open_bus(embedded_url) as bus, later:
+        await bus.ensure_topics(specs(unique, partitions=PARTITIONS))
+        await publish(bus, unique, make_inference, "employment", 1, range(1))
+        await publish(bus, unique, make_inference, "employment", 0, range(19))
+        gate.open.set()
+        async with working(bus, unique, [slow, fast]) as metrics:
+            await until_committed(bus, unique, "govern-worker")
+            gate.open.clear()
+            gate.reached.clear()
+            await publish(bus, unique, make_inference, "employment", 0, range(19, 20))
+            await asyncio.to_thread(gate.reached.wait, DEADLINE_S)
+            monkeypatch.setattr(holding, "STALL_S", 0.0)
+            await until(metrics, "govern_pipeline_own_tracks", 1, pipeline="slow")
+            monkeypatch.setattr(holding, "STALL_S", DEADLINE_S)
+            await publish(bus, unique, make_inference, "employment", 0, range(20, 100))
+            await until(metrics, "govern_instances_total", 200, pipeline="fast")
+            await publish(later, unique, make_inference, "employment", 0, range(100, 105))
+            assert await bus.start_offset(Partition(topic(unique, "inferences"), 0)) == 100
+            gate.open.set()
+            await until(metrics, "govern_pipeline_lost_records_total", 80, pipeline="slow")
+        async with working(bus, unique, [slow, fast]) as metrics:
+            await publish(bus, unique, make_inference, "employment", 0, range(105, 110))
+            await until(metrics, "govern_instances_total", 20, pipeline="slow")
+            await until(metrics, "govern_instances_total", 20, pipeline="fast")
+            await until(metrics, "govern_pipeline_lost_records_total", 0)
+        verdicts = [decode(Verdict, one.value or b"") for one in await settled(bus, topic(unique, "verdicts"))]
+    # Its first window's verdict is as old as what was deleted.
+    late = [one.window for one in verdicts if one.pipeline == "slow"]
+    assert [(one.first_offset, one.last_offset, one.completeness) for one in late] == [(10, 19, 1.0), (100, 109, 0.2)]
+    assert {one.window.completeness for one in verdicts if one.pipeline == "fast"} == {1.0}
 
 
 async def test_turns_that_are_always_late_are_committed_between(

@@ -18,8 +18,8 @@ from govern.runtime.loader import load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
 from govern.telemetry.metrics import Metrics
-from tests.runtime.conftest import Fitted, Make
-from tests.runtime.test_worker import PARTITIONS, check, publish, until_committed
+from tests.runtime.conftest import PARTITIONS, Fitted, Make
+from tests.runtime.test_worker import check, publish, until_committed
 
 
 @pytest.mark.kafka

@@ -23,8 +23,8 @@ import pytest
 from govern.bus import Bus, Partition, open_bus
 from govern.bus.topics import specs, topic
 from govern.runtime.loader import load
-from tests.runtime.conftest import Fitted, Make
-from tests.runtime.test_worker import PARTITIONS, check, publish, until_committed
+from tests.runtime.conftest import PARTITIONS, Fitted, Make
+from tests.runtime.test_worker import check, publish, until_committed
 
 KILLS = {"embedded": 100, "kafka": 2}
 if "GOVERN_STORM_KILLS" in os.environ:

@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from dataclasses import replace as with_fields
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from govern.bus import Bus, Message, Outgoing, Partition, open_bus
-from govern.bus.topics import specs, topic
+from govern.bus import Bus, Message, Outgoing, Partition
+from govern.bus.topics import topic
 from govern.codecs import cloudevents
 from govern.errors import BadInput
 from govern.record import ConfigChange, DeadLetter, ExplainRequest, Inference, Verdict, decode, encode
@@ -29,23 +28,10 @@ from govern.runtime.worker import Worker
 from govern.telemetry.metrics import Metrics, labels
 from tests.bus.helpers import settled
 from tests.mirror.conftest import renew
-from tests.runtime.conftest import Fitted, Make
+from tests.runtime.conftest import PARTITIONS, Make
 from tests.services.process import Process
 
-PARTITIONS = 2
 DEADLINE_S = 60.0
-
-
-@pytest.fixture
-async def bus(bus_url: str, unique: str) -> AsyncIterator[Bus]:
-    async with open_bus(bus_url) as connection:
-        await connection.ensure_topics(specs(unique, partitions=PARTITIONS))
-        yield connection
-
-
-@pytest.fixture
-def pipeline_file(fitted: Fitted, tmp_path: Path, unique: str) -> Path:
-    return fitted.write(tmp_path / "pipeline", unique)
 
 
 async def publish(bus: Bus, namespace: str, make: Make, numbers: range, rows: int = 2) -> None:
