@@ -211,15 +211,19 @@ def worlds(one: Graph) -> Iterator[set[str]]:
 
 
 def met(node: Node, one: Graph, runs: set[str], choice: dict[str, str]) -> bool:
+    """Whether the node runs: those inside loops choose anew on each visit, one route, too."""
+    routers = [each for each in one.nodes if each.role == "router" and each.looped]
+    return any(
+        met_once(node, one, runs, choice | {each.name: route for each, route in zip(routers, chosen, strict=True)})
+        for chosen in product("ab", repeat=len(routers))
+    )
+
+
+def met_once(node: Node, one: Graph, runs: set[str], choice: dict[str, str]) -> bool:
     def there(port: Port) -> bool:
         writer = one.writer(port.topic)
         return writer is None or (writer.name in runs and port.tensor in ("", choice.get(writer.name, port.tensor)))
 
-    required = [port for port in node.inputs if node.inputs_join == "inner"]
-    required += [port for port in node.triggers if node.triggers_join == "inner"]
-    looped = {(port.topic, port.tensor) for port in required if port.tensor}
-    if any((topic, "a") in looped and (topic, "b") in looped for topic, _ in looped):
-        return False  # also of a loop's visit only one is there
     return all(
         (all if join == "inner" else any)(there(port) for port in ports)
         for ports, join in ((node.inputs, node.inputs_join), (node.triggers, node.triggers_join))
