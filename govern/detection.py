@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -109,3 +109,37 @@ class Detector(Protocol):
 
     @classmethod
     def load(cls, path: Path) -> Self: ...
+
+
+@runtime_checkable
+class StatefulDetector(Detector, Protocol):
+    """A detector that remembers: what it says of a window depends on the windows before it.
+
+    What it remembers is a value of its own, never changed in place: `advance` gives a new one, so that a window which
+    cannot be judged leaves none half changed. Whoever feeds it keeps one for each stream, and stores it with the place
+    in the stream that it belongs to. `score(window)` is what it says of a stream that begins with that window.
+    """
+
+    def start(self) -> Any:
+        """What it remembers before the first window."""
+        ...
+
+    def advance(self, memory: Any, window: Frame, times: npt.NDArray[np.int64]) -> tuple[Scores, Any]:
+        """What it says of the window that follows those in `memory`, and the memory after it. Pure.
+
+        Args:
+            times: (n,) t_response of each row, nanoseconds since the epoch, in stream order.
+        """
+        ...
+
+    def pack(self, memory: Any) -> bytes:
+        """The memory as it is stored; equal memories give equal bytes."""
+        ...
+
+    def unpack(self, data: bytes) -> Any:
+        """What `pack` stored, bit for bit.
+
+        Raises:
+            BadInput: the bytes are no memory of this detector.
+        """
+        ...
