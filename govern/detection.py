@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Final, Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from govern.frame import Frame
 from govern.record import FeatureResult, Kind
 from govern.schema import FeatureSchema
+
+#: In `WindowScores.alarm_row`: no row of the window raised an alarm, or the detector judges windows as a whole.
+NO_ROW: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class WindowScores:
         statistic, p_value: of the window as a whole; NaN where only features are judged.
         threshold: on the p-value.
         correction: "bonferroni", "holm", "fdr" or "none".
+        alarm_row: of a detector that judges row by row: the first row of the window at which it alarmed.
     """
 
     alarm: bool
@@ -32,6 +36,7 @@ class WindowScores:
     p_value: float = float("nan")
     threshold: float = float("nan")
     correction: str = "none"
+    alarm_row: int = NO_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +148,8 @@ class StatefulDetector(Detector, Protocol):
             BadInput: the bytes are no memory of this detector.
         """
         ...
+
+
+def remembers(detector: Detector) -> TypeGuard[StatefulDetector]:
+    """Whether what a detector says depends on the windows before. `isinstance` would read every property."""
+    return hasattr(detector, "advance")

@@ -1,7 +1,8 @@
 """The records that travel: values in memory, protobuf (`record.proto`) on the wire.
 
 Every class mirrors the message of the same name in `record.proto`, where the fields are documented.
-Defaults equal protobuf's, so an absent field and a default one are the same thing.
+Defaults equal protobuf's, so an absent field and a default one are the same thing; a number with a default of its own
+is `optional` there.
 """
 
 from __future__ import annotations
@@ -149,6 +150,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int = 0
     t_verdict: int = 0
     traceparent: str = ""
+    memory_digest: str = ""
+    alarm_row: int = -1
 
 
 class Attribution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -344,6 +347,7 @@ def _plan(kind: type) -> _Plan:
     plan = _plans.get(kind)
     if plan is None:
         others: list[tuple[int, str, str, type]] = []
+        defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
         hints = typing.get_type_hints(kind)
         for position, (name, hint) in enumerate(hints.items()):
             if get_origin(hint) is tuple:
@@ -354,6 +358,8 @@ def _plan(kind: type) -> _Plan:
                 others.append((position, name, "map", dict))
             elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
                 others.append((position, name, "struct", hint))
+            elif hint is int and defaults[name] != 0:
+                others.append((position, name, "optional", int))
         plan = _plans[kind] = _Plan(tuple(hints), attrgetter(*hints), tuple(others))
     return plan
 
@@ -364,7 +370,10 @@ def _from_message(kind: type[R], message: Any) -> R:
     values = dict(zip(fields, found, strict=True))
     for position, name, shape, item in others:
         value = found[position]
-        if shape == "struct":
+        if shape == "optional":
+            if not message.HasField(name):
+                del values[name]
+        elif shape == "struct":
             if message.HasField(name):
                 values[name] = _from_message(item, value)
             else:

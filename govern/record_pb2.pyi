@@ -190,7 +190,7 @@ class InstanceResult(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., request_id: _Optional[str] = ..., score: _Optional[float] = ..., flagged: _Optional[bool] = ..., features: _Optional[_Iterable[_Union[FeatureShare, _Mapping]]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("schema_version", "id", "namespace", "service", "model", "revision", "endpoint", "pipeline", "step", "kind", "method", "alarm", "statistic", "p_value", "threshold", "correction", "features", "instances", "window", "detector_digest", "reference_digest", "seed", "t_verdict", "traceparent")
+    __slots__ = ("schema_version", "id", "namespace", "service", "model", "revision", "endpoint", "pipeline", "step", "kind", "method", "alarm", "statistic", "p_value", "threshold", "correction", "features", "instances", "window", "detector_digest", "reference_digest", "seed", "t_verdict", "traceparent", "memory_digest", "alarm_row")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +215,8 @@ class Verdict(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     T_VERDICT_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ALARM_ROW_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     id: str
     namespace: str
@@ -239,7 +241,9 @@ class Verdict(_message.Message):
     seed: int
     t_verdict: int
     traceparent: str
-    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., endpoint: _Optional[str] = ..., pipeline: _Optional[str] = ..., step: _Optional[str] = ..., kind: _Optional[str] = ..., method: _Optional[str] = ..., alarm: _Optional[bool] = ..., statistic: _Optional[float] = ..., p_value: _Optional[float] = ..., threshold: _Optional[float] = ..., correction: _Optional[str] = ..., features: _Optional[_Iterable[_Union[FeatureResult, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[InstanceResult, _Mapping]]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., detector_digest: _Optional[str] = ..., reference_digest: _Optional[str] = ..., seed: _Optional[int] = ..., t_verdict: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    memory_digest: str
+    alarm_row: int
+    def __init__(self, schema_version: _Optional[int] = ..., id: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., endpoint: _Optional[str] = ..., pipeline: _Optional[str] = ..., step: _Optional[str] = ..., kind: _Optional[str] = ..., method: _Optional[str] = ..., alarm: _Optional[bool] = ..., statistic: _Optional[float] = ..., p_value: _Optional[float] = ..., threshold: _Optional[float] = ..., correction: _Optional[str] = ..., features: _Optional[_Iterable[_Union[FeatureResult, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[InstanceResult, _Mapping]]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., detector_digest: _Optional[str] = ..., reference_digest: _Optional[str] = ..., seed: _Optional[int] = ..., t_verdict: _Optional[int] = ..., traceparent: _Optional[str] = ..., memory_digest: _Optional[str] = ..., alarm_row: _Optional[int] = ...) -> None: ...
 
 class Attribution(_message.Message):
     __slots__ = ("feature", "value", "contribution")

@@ -2,11 +2,12 @@
 
 Key `[pipeline, step, revision, endpoint, chunk, piece]` (JSON): a piece of the bytes of some rows of that step's open
 window. A full chunk is written once and never again, so what a commit costs does not grow with the window; a chunk of
-wide rows is cut into pieces, so that no message grows past what a broker takes. Key `@position`: the next offset to
-read, what was lost in the open windows, and what the partition knows of its capture agents. Key `@track/<pipeline>`:
-the same of a pipeline that has come less far than the others, or farther. All of them are published in the transaction
-that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with their dtype and shape.
-Workers of a placement write `<placement>/` before each key.
+wide rows is cut into pieces, so that no message grows past what a broker takes. Chunk -1, cut likewise, holds no rows
+but what the step's detector remembers of the windows before, if it is one that remembers. Key `@position`: the next
+offset to read, what was lost in the open windows, and what the partition knows of its capture agents. Key
+`@track/<pipeline>`: the same of a pipeline that has come less far than the others, or farther. All of them are
+published in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with
+their dtype and shape. Workers of a placement write `<placement>/` before each key.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ POSITION_KEY: Final = b"@position"
 _TRACK: Final = b"@track/"
 #: Rows of a chunk. At 20 numeric features it is 70 kB and one piece; at 1,000 it is 2 MB and five.
 CHUNK_ROWS: Final = 256
+#: The number of the chunk that holds no rows, but what the step's detector remembers.
+MEMORY: Final = -1
 #: Half of what a broker takes in one message (MAX_MESSAGE_BYTES), whatever the key's names add.
 PIECE_BYTES: Final = 512 * 1024
 _FIX: Final = "run the release that wrote it, or delete the checkpoints topic to start with empty windows"
@@ -68,6 +71,18 @@ class ChunkState(msgspec.Struct, frozen=True, kw_only=True):
     request_ids: list[str]
     traceparents: list[str]
     collected_for: str = ""
+
+
+class MemoryState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector remembers of a stream, as its `pack` gave it.
+
+    Attributes:
+        collected_for: as in `ChunkState`.
+    """
+
+    format_version: int
+    collected_for: str
+    packed: bytes
 
 
 class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +138,11 @@ def split_placement(key: bytes) -> tuple[str, bytes]:
 def pieces(data: bytes) -> list[bytes]:
     """A chunk's bytes as messages carry them, in order."""
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+
+
+def joined(pieces: Mapping[int, bytes]) -> bytes:
+    """What `pieces` cut."""
+    return b"".join(pieces[number] for number in sorted(pieces))
 
 
 def parse_chunk_key(data: bytes) -> tuple[WindowKey, int, int]:
@@ -200,6 +220,22 @@ def decode_chunk(data: bytes, schema: FeatureSchema, *, collected_for: str = "")
         request_ids=tuple(state.request_ids),
         traceparents=tuple(state.traceparents),
     )
+
+
+def encode_memory(packed: bytes, *, collected_for: str) -> bytes:
+    return msgspec.msgpack.encode(
+        MemoryState(format_version=FORMAT_VERSION, collected_for=collected_for, packed=packed)
+    )
+
+
+def decode_memory(data: bytes, *, collected_for: str) -> bytes | None:
+    """What a detector had packed; None when it was collected for another step than the one of this fingerprint.
+
+    Raises:
+        BadInput: the bytes are no checkpoint of this format version.
+    """
+    state = decode_versioned(data, MemoryState, "memory")
+    return state.packed if state.collected_for == collected_for else None
 
 
 def encode_partition(offset: int, lost: dict[str, int], dropped: dict[str, int]) -> bytes:

@@ -9,11 +9,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from govern import record as records
-from govern.detection import Detector, InstanceScores, WindowScores
+from govern.detection import Detector, InstanceScores, WindowScores, remembers
 from govern.errors import DecodeError
 from govern.frame import Frame
 from govern.ids import derived_id
 from govern.record import FeatureShare, InstanceResult, Verdict
+from govern.runtime.memory import Kept, Memory, known
 from govern.runtime.windows import ClosedWindow
 from govern.schema import FeatureSchema
 
@@ -84,14 +85,34 @@ def missing_outputs(detector: Detector, frame: Frame) -> DecodeError | None:
     )
 
 
-def judge(window: ClosedWindow, stream: Stream, detector: Detector) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """
+    Attributes:
+        memory: what the detector remembers from now on; None of one that remembers nothing.
+    """
+
+    verdict: Verdict
+    memory: Memory | None
+
+
+def judge(window: ClosedWindow, stream: Stream, detector: Detector, kept: Kept = None) -> Judged:
     """Score the window and say what was found.
 
     Whatever the detector raises, this raises.
+
+    Args:
+        kept: what a detector that remembers knows of the windows before; None = this is the first.
     """
     rows = window.rows
     where = window_record(window, stream)
-    scores = detector.score(rows.frame)
+    memory, digest = None, ""
+    if remembers(detector):
+        before = known(kept, detector)
+        scores, value = detector.advance(before.value, rows.frame, rows.times)
+        memory, digest = Memory.of(detector, value), before.digest
+    else:
+        scores = detector.score(rows.frame)
     verdict = Verdict(
         schema_version=records.SCHEMA_VERSION,
         id=verdict_id(where, stream, detector.digest),
@@ -110,8 +131,9 @@ def judge(window: ClosedWindow, stream: Stream, detector: Detector) -> Verdict:
         seed=detector.seed,
         t_verdict=where.t_last,
         traceparent=rows.traceparents[-1],
+        memory_digest=digest,
     )
-    return _with_scores(verdict, scores, window)
+    return Judged(_with_scores(verdict, scores, window), memory)
 
 
 def _with_scores(verdict: Verdict, scores: WindowScores | InstanceScores, window: ClosedWindow) -> Verdict:
@@ -124,6 +146,7 @@ def _with_scores(verdict: Verdict, scores: WindowScores | InstanceScores, window
             threshold=scores.threshold,
             correction=scores.correction,
             features=scores.features,
+            alarm_row=scores.alarm_row,
         )
     rows = window.rows
     return replace(

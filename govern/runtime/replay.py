@@ -172,7 +172,7 @@ def _computed(verdict: Verdict, rows: Rows, detector: Detector) -> Verdict:
         topic=where.topic,
         partition=where.partition,
     )
-    found = judge(ClosedWindow(rows, lost=0, closed_by="count"), stream, detector)
+    found = judge(ClosedWindow(rows, lost=0, closed_by="count"), stream, detector).verdict
     window = msgspec.structs.replace(found.window, completeness=where.completeness, closed_by=where.closed_by)
     whole = msgspec.structs.replace(found, window=window, traceparent=verdict.traceparent)
     return records.decode(Verdict, to_message(whole, source="/govern/replay").value or b"")

@@ -26,10 +26,11 @@ from govern.ids import derived_id
 from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
 from govern.runtime import checkpoint, dead_letters, retry
-from govern.runtime.checkpoint import WindowKey
+from govern.runtime.checkpoint import MEMORY, WindowKey
 from govern.runtime.flows import NO_OUTCOMES, Outcomes, answered, runs_for
 from govern.runtime.judge import Stream, judge, missing_outputs, window_record
 from govern.runtime.loader import LoadedPipeline
+from govern.runtime.memory import Memories
 from govern.runtime.outputs import lane_of, lineage, output_record
 from govern.runtime.passage import Passage
 from govern.runtime.plans import fingerprint, is_plan
@@ -115,7 +116,7 @@ class Effects:
 
 
 class PartitionTask:
-    """The open windows of pipelines on one partition of the inferences topic.
+    """The open windows of pipelines on one partition of the inferences topic, and what their detectors remember.
 
     Args:
         alone: another task reads the same messages and answers for those that nobody can read.
@@ -131,6 +132,8 @@ class PartitionTask:
         self._pipelines = {one.plan.name: one for one in pipelines}
         self._watching = _by_source(pipelines)
         self._buffers: dict[WindowKey, WindowBuffer] = {}
+        #: Of windows that have a buffer.
+        self._memories = Memories()
         self._dropped: dict[str, int] = {}
         self._changed: set[WindowKey] = set()
         self._written: dict[WindowKey, Written] = {}
@@ -203,8 +206,13 @@ class PartitionTask:
                 self._gone.extend(key.chunk(number, piece) for number, pieces in found.items() for piece in pieces)
                 continue
             collected_for = self._fingerprint(key)
+            memory = found.pop(MEMORY, {})
+            if memory and not self._memories.restore(key, memory, collected_for=collected_for):
+                self._gone.extend(key.chunk(MEMORY, piece) for piece in memory)
             parts = [
-                checkpoint.decode_chunk(_joined(found[number]), loaded.schema_of(key.step), collected_for=collected_for)
+                checkpoint.decode_chunk(
+                    checkpoint.joined(found[number]), loaded.schema_of(key.step), collected_for=collected_for
+                )
                 for number in sorted(found)
             ]
             rows = [part for part in parts if not isinstance(part, int)]
@@ -257,8 +265,8 @@ class PartitionTask:
         """Go on with these from here on.
 
         Windows of steps that stay as they are go on with the rows that they hold. What a step had collected that judges
-        otherwise from now on is judged by what it was; or counts as lost, when it is too little to be judged. Windows
-        of pipelines and steps that are no more are given up.
+        otherwise from now on is judged by what it was; or counts as lost, when it is too little to be judged; and what
+        its detector remembered is forgotten. Windows of pipelines and steps that are no more are given up.
         """
         effects = Effects()
         after = {one.plan.name: one for one in pipelines}
@@ -290,12 +298,14 @@ class PartitionTask:
         buffer = self._buffers[key]
         self._judge(key, buffer.drain("change"), effects)
         del self._buffers[key]
+        self._gone.extend(self._memories.give_up(key))
         if key in self._written:
             self._written[key] = self._written[key]._replace(window=NO_WINDOW)
         return len(buffer) + buffer.lost
 
     def _give_up(self, key: WindowKey) -> None:
         del self._buffers[key]
+        self._gone.extend(self._memories.give_up(key))
         self._changed.discard(key)
         written = self._written.pop(key, None)
         pieces = {} if written is None else written.pieces
@@ -312,6 +322,7 @@ class PartitionTask:
         self._gone.clear()
         for key in sorted(self._changed):
             entries.extend(self._changed_chunks(key))
+            entries.extend(self._memories.take_changed(key, collected_for=self._fingerprint(key)))
         self._changed.clear()
         lost = {key.text: buffer.lost for key, buffer in self._buffers.items() if buffer.lost}
         entries.append((checkpoint.POSITION_KEY, checkpoint.encode_partition(self.position, lost, self._dropped)))
@@ -497,10 +508,13 @@ class PartitionTask:
         for window in windows:
             self._changed.add(key)
             try:
-                verdict = judge(window, stream, loaded.detectors[key.step])
+                judged = judge(window, stream, loaded.detectors[key.step], self._memories.of(key))
             except Exception as error:  # noqa: BLE001 - any detector, a user's own included; one window must not stop the stream
                 effects.dead_letters.append(dead_letters.of_window(window_record(window, stream), error, stream))
                 continue
+            if judged.memory is not None:
+                self._memories.keep(key, judged.memory)
+            verdict = judged.verdict
             if key.step in loaded.plan.outputs:
                 effects.judgements.append(Judgement(verdict, window.rows.traceparents))
             for step in loaded.plan.steps:
@@ -517,8 +531,9 @@ def _by_source(pipelines: Iterable[LoadedPipeline]) -> dict[tuple[str, str], lis
 
 
 def _move(key: WindowKey, source: PartitionTask, target: PartitionTask) -> None:
-    """Hand a window over, with what the checkpoint has of it."""
+    """Hand a window over, with what is remembered of those before and what the checkpoint has of it."""
     target._buffers[key] = source._buffers.pop(key)
+    source._memories.move(key, target._memories)
     if (written := source._written.pop(key, None)) is not None:
         target._written[key] = written
     if key in source._changed:
@@ -581,10 +596,6 @@ def _given(
         else:
             found += [] if given is None else [(offset, given)]
     return found, unreadable
-
-
-def _joined(pieces: Mapping[int, bytes]) -> bytes:
-    return b"".join(pieces[number] for number in sorted(pieces))
 
 
 def _explain_requests(step: PlannedStep, verdict: Verdict, window: ClosedWindow) -> list[ExplainRequest]:

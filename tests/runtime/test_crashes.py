@@ -11,20 +11,25 @@ from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 from typing import Final, NoReturn
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from govern.bus import Message, Partition
 from govern.record import Capture, encode
+from govern.runtime import checkpoint
 from govern.runtime.flows import Flows
 from govern.runtime.holding import Holding
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.task import Effects, PartitionTask
 from govern.runtime.track import Track
 from tests.runtime.conftest import START_NS, Make, message_of, payload
+from tests.runtime.remembering import Remembering
 
 TP: Final = Partition("govern.default.inferences", 0)
 SECOND_MS: Final = 1000
+#: Of a checkpoint's messages: what a detector remembers is more than one of the smaller ones.
+PIECE_BYTES: Final = (200, checkpoint.PIECE_BYTES)
 DETECTORS: Final = ("drift", "outlier", "adversarial")
 
 
@@ -51,7 +56,8 @@ class Topics:
 
 @st.composite
 def pipelines_of(draw: st.DrawFn, fitted: LoadedPipeline) -> list[LoadedPipeline]:
-    """One to three pipelines over the fitted detectors, each step with a window of its own by count and time."""
+    """One to three pipelines over the fitted detectors, each step with a window of its own by count and time; some
+    with a detector that remembers instead, and takes offence at windows."""
     found = []
     for number in range(draw(st.integers(1, 3), label="pipelines")):
         names = draw(st.sets(st.sampled_from(DETECTORS), min_size=1), label="steps")
@@ -67,6 +73,8 @@ def pipelines_of(draw: st.DrawFn, fitted: LoadedPipeline) -> list[LoadedPipeline
         outputs = tuple(draw(st.sets(st.sampled_from(sorted(names))), label="outputs"))
         plan = with_fields(fitted.plan, name=f"watch-{number}", steps=steps, outputs=outputs)
         detectors = {name: fitted.detectors[name] for name in sorted(names)}
+        for name in draw(st.sets(st.sampled_from(sorted(names))), label="that remember"):
+            detectors[name] = Remembering(fitted.schema, refuses=draw(st.booleans(), label=f"{name} refuses"))
         found.append(with_fields(fitted, plan=plan, detectors=detectors))
     return found
 
@@ -106,8 +114,9 @@ def wire(effects: Effects) -> tuple[list[bytes], list[bytes], list[bytes]]:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_crash_changes_what_is_published(
-    pipeline: LoadedPipeline, make_inference: Make, data: st.DataObject
+    pipeline: LoadedPipeline, make_inference: Make, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", data.draw(st.sampled_from(PIECE_BYTES), label="bytes"))
     pipelines = data.draw(pipelines_of(pipeline), label="pipelines")
     messages = data.draw(stream_of(make_inference), label="stream")
     whole = PartitionTask(TP, "default", pipelines).process(messages)

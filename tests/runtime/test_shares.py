@@ -25,7 +25,7 @@ def test_a_verdict_names_the_features_of_flagged_instances(fitted) -> None:
     columns = (*frame.columns[:age], column, *frame.columns[age + 1 :])
     frame = dataclasses.replace(frame, columns=columns, instance_ids=tuple(f"i/{row}" for row in range(40)))
     rows = Rows.of_message(frame, offset=7, time_ns=1, request_id="r", traceparent="")
-    verdict = judge(ClosedWindow(rows=rows, lost=0, closed_by="count"), STREAM, detector)
+    verdict = judge(ClosedWindow(rows=rows, lost=0, closed_by="count"), STREAM, detector).verdict
 
     old = verdict.instances[3]
     assert old.flagged

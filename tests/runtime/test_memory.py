@@ -1,0 +1,132 @@
+"""What detectors remember, whatever becomes of their steps and windows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from govern.bus import Message
+from govern.record import encode
+from govern.runtime import checkpoint
+from govern.runtime.loader import LoadedPipeline
+from govern.runtime.plans import fingerprint
+from tests.runtime.conftest import Make, message_of
+from tests.runtime.remembering import Remembering
+from tests.runtime.test_plans import committed, of, resized, task_of
+
+#: Of the memory before the first window.
+BEGIN = hashlib.sha256(bytes(8)).hexdigest()
+
+
+@pytest.fixture
+def messages(make_inference: Make) -> list[Message]:
+    return [message_of(make_inference(i), offset=i) for i in range(60)]
+
+
+def remembering(pipeline: LoadedPipeline, *, digest: str = "e" * 64, size: int = 20) -> LoadedPipeline:
+    """The pipeline, the detector of one of its steps replaced by one that remembers."""
+    detectors = {**pipeline.detectors, "outlier": Remembering(pipeline.schema, digest=digest)}
+    plan = resized(pipeline, "outlier", size, digest=hashlib.sha256(f"{digest}{size}".encode()).hexdigest()).plan
+    return replace(pipeline, plan=plan, detectors=detectors)
+
+
+def memories(table: dict[bytes, bytes], name: str = "watch") -> list[bytes]:
+    found = ((checkpoint.parse_chunk_key(key), key) for key in table if key.startswith(b"["))
+    return [key for (window, chunk, _), key in found if window.pipeline == name and chunk == checkpoint.MEMORY]
+
+
+@pytest.mark.parametrize("changes", [{"digest": "f" * 64}, {"size": 10}])
+def test_a_changed_step_remembers_nothing_of_the_windows_before(
+    pipeline: LoadedPipeline, messages: list[Message], changes: dict[str, Any]
+) -> None:
+    before, after = remembering(pipeline), remembering(pipeline, **changes)
+    task = task_of(before)
+    first, second = of(task.process(messages[:45]), "outlier")
+    assert (first.memory_digest, len({BEGIN, second.memory_digest})) == (BEGIN, 2)
+    table = committed(task, {})
+    assert memories(table)
+
+    (closed,) = of(task.take_over([after]), "outlier")
+    assert closed.memory_digest not in (BEGIN, first.memory_digest, second.memory_digest), "judged as it was collected"
+    assert not memories(committed(task, table))
+    anew = of(task.process(messages[45:]), "outlier")
+    elsewhere = task_of(after)
+    elsewhere.restore(table, None)
+    assert not memories(committed(elsewhere, table)), "what nobody remembers any more is deleted"
+    restored = of(elsewhere.process(messages[45:]), "outlier")
+    assert [one.memory_digest for one in anew[:1]] == [one.memory_digest for one in restored[:1]]
+    assert all(one.memory_digest == BEGIN for one in (*anew[:1], *restored[:1]))
+    assert {one.window.first_offset for one in restored[:1]} <= {45}
+
+
+def test_a_memory_goes_with_its_step_and_pipeline(pipeline: LoadedPipeline, messages: list[Message]) -> None:
+    remembers = remembering(pipeline)
+    other = replace(remembers, plan=replace(remembers.plan, name="other", digest="c" * 64))
+    steps = tuple(one for one in remembers.plan.steps if one.name != "outlier")
+    detectors = {name: one for name, one in remembers.detectors.items() if name != "outlier"}
+    without = replace(remembers, plan=replace(remembers.plan, steps=steps, digest="d" * 64), detectors=detectors)
+    task = task_of(remembers, other)
+    task.process(messages[:45])
+    table = committed(task, {})
+    assert memories(table, "watch")
+    assert memories(table, "other")
+    heir = task_of(without)
+    heir.restore(table, None)
+    task.take_over([without])
+    for left in (committed(task, table), committed(heir, table)):
+        assert not memories(left, "watch")
+        assert not memories(left, "other")
+
+
+def test_an_unchanged_step_remembers_whatever_becomes_of_its_pipeline(
+    pipeline: LoadedPipeline, messages: list[Message]
+) -> None:
+    whole = of(task_of(remembering(pipeline)).process(messages), "outlier")
+    task = task_of(remembering(pipeline))
+    task.process(messages[:40])
+    table = committed(task, {})
+    changed = resized(remembering(pipeline), "drift", 25)
+    assert of(task.take_over([changed]), "outlier") == []
+    heir = task_of(changed)
+    heir.restore(table, None)
+    for one in (task, heir):
+        assert [*map(encode, of(one.process(messages[40:]), "outlier"))] == [encode(whole[2])]
+
+
+def test_a_memory_that_its_detector_does_not_know_costs_that_steps_windows_alone_and_is_kept(
+    pipeline: LoadedPipeline, messages: list[Message]
+) -> None:
+    """As after an upgrade of a user's detector that packs otherwise, and forgot to say so by its digest."""
+    one = remembering(pipeline)
+    task = task_of(one)
+    task.process(messages[:40])
+    table = committed(task, {})
+    (key,) = memories(table)
+    good = table[key]
+    collected_for = fingerprint(one, "outlier")
+    table[key] = checkpoint.encode_memory(b"of another release", collected_for=collected_for)
+    heir = task_of(one)
+    heir.restore(table, None)
+    effects = heir.process(messages[40:])
+    (letter,) = effects.dead_letters
+    assert (letter.step, letter.what) == ("outlier", "no trail")
+    assert of(effects, "adversarial"), "the other steps go on"
+    assert committed(heir, table)[key] == table[key] != good
+
+
+def test_a_window_that_cannot_be_judged_is_not_remembered(pipeline: LoadedPipeline, messages: list[Message]) -> None:
+    refusing = replace(
+        remembering(pipeline, size=5),
+        detectors={**pipeline.detectors, "outlier": Remembering(pipeline.schema, refuses=True)},
+    )
+    effects = task_of(refusing).process(messages)
+    refused = [one.source_offset for one in effects.dead_letters]
+    assert 1 <= len(refused) < 12
+    readable = [one for one in messages if not any(offset <= one.offset < offset + 5 for offset in refused)]
+    found = of(effects, "outlier")
+    alone = of(task_of(refusing).process(readable), "outlier")
+    assert [one.statistic for one in found] == [one.statistic for one in alone]
+    assert [one.memory_digest for one in found] == [one.memory_digest for one in alone]
