@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 D = TypeVar("D")
 Param = str | int | float | bool | None
 
-#: The only data file of a detector's artifact.
+#: The only data file of most detectors' artifacts.
 ARRAYS: Final = "arrays.npz"
 
 
@@ -76,8 +76,11 @@ class Fitted:
         return cls(artifact.seal(manifest, files), reference.schema, files)
 
     @classmethod
-    def read(cls, path: Path, *, method: str, state_version: int) -> Fitted:
+    def read(cls, path: Path, *, method: str, state_version: int, names: Collection[str] = (ARRAYS,)) -> Fitted:
         """Read the artifact folder that `write` made.
+
+        Args:
+            names: of its files; none: they are whatever its manifest lists.
 
         Raises:
             ArtifactError: damaged, of another method or of another version of its state.
@@ -95,10 +98,10 @@ class Fitted:
                 why=f"this release reads version {state_version}",
                 fix="fit it again with this release",
             )
-        if set(files) != {ARRAYS}:
+        if names and set(files) != set(names):
             raise ArtifactError(
                 f"artifact {path}: files are {sorted(files)}",
-                why=f"an artifact of {method!r} has {ARRAYS} beside its manifest, and nothing else",
+                why=f"an artifact of {method!r} has {', '.join(names)} beside its manifest, and nothing else",
                 fix="fit it again with `govern fit`",
             )
         try:

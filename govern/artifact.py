@@ -34,7 +34,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         params: constructor parameters, JSON values.
         schema: the feature schema, as built-in values.
         reference_digest: `Frame.digest` of what it was fitted on.
-        files: file name -> SHA-256, hex.
+        files: file name, or path below the folder with "/" -> SHA-256, hex.
     """
 
     format_version: int
@@ -73,6 +73,7 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
         raise _unwritable(path, error) from error
     try:
         for name, data in files.items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).write_bytes(data)
         (scratch / MANIFEST).write_text(
             json.dumps(msgspec.to_builtins(sealed), indent=2, sort_keys=True) + "\n", encoding="utf-8"
@@ -128,7 +129,7 @@ def read(path: Path, *, group: str) -> tuple[Manifest, dict[str, bytes]]:
             why=f"one of {group} is needed here",
             fix="name the right artifact",
         )
-    found = {entry.name for entry in path.iterdir() if entry.name != MANIFEST}
+    found = {entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir()} - {MANIFEST}
     if found != set(manifest.files):
         raise ArtifactError(
             f"artifact {path}: files differ from the manifest: {sorted(found ^ set(manifest.files))}",

@@ -1,0 +1,307 @@
+"""Where alibi-detect runs: in processes of its own, of an interpreter that has it.
+
+alibi-detect needs numpy < 2, and what it saves is code as much as it is data. So govern neither imports it nor opens
+what it saved: a child of this process does, and govern speaks to it in plain arrays (`detectors.alibi.child.wire`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from detectors.alibi.child import wire
+from detectors.alibi.child.wire import Array, Message
+from govern.errors import MissingExtra, Unavailable
+
+#: The interpreter whose environment has alibi-detect; this one by default.
+PYTHON_VARIABLE: Final = "GOVERN_ALIBI_PYTHON"
+#: Address space of the process that holds a detector. TensorFlow maps 4 GiB before it computes.
+MEMORY_VARIABLE: Final = "GOVERN_ALIBI_MEMORY_MB"
+MEMORY_MB: Final = 16 * 1024
+#: Importing alibi-detect with TensorFlow takes 10 s on an idle core.
+START_DEADLINE_S: Final = 180.0
+#: A process that was forked speaks at once.
+FORK_DEADLINE_S: Final = 30.0
+STOP_DEADLINE_S: Final = 10.0
+
+#: Run by path, so that nothing of govern's environment is on its way: the folder is a package by another name there.
+_PROGRAM: Final = (
+    "import importlib.util as u, sys; "
+    "s = u.spec_from_file_location('govern_alibi', sys.argv[1] + '/__init__.py'); "
+    "m = sys.modules['govern_alibi'] = u.module_from_spec(s); s.loader.exec_module(m); "
+    "from govern_alibi.main import main; main(int(sys.argv[2]))"
+)
+#: Of our environment, all that it is given: passwords and tokens are not its business.
+_HANDED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS")
+#: Threads would make sums come out otherwise; nothing may be fetched while a window waits.
+_SET: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_DETERMINISTIC_OPS": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+class Host:
+    """A process that has imported alibi-detect and forks one for each detector. It ends when this object is gone.
+
+    Args:
+        python: path of the interpreter.
+        memory_bytes: address space of each process that holds a detector.
+    """
+
+    def __init__(self, python: str, *, memory_bytes: int = MEMORY_MB << 20) -> None:
+        self._python = python
+        self._memory_bytes = memory_bytes
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket, str], Host] | None = None
+
+    def fork(self) -> tuple[socket.socket, int]:
+        """A process for one detector: the socket that it answers on, and its pid.
+
+        Raises:
+            MissingExtra: the interpreter has no alibi-detect.
+            Unavailable: it does not start.
+        """
+        with self._lock:
+            for _ in ("as it is", "once more"):  # it may have been killed since
+                control = self._started()
+                link, theirs = socket.socketpair()
+                with theirs:
+                    try:
+                        socket.send_fds(control, [b"f"], [theirs.fileno()])
+                    except OSError:
+                        link.close()
+                        self._stop()
+                        continue
+                try:
+                    hello = wire.receive(link, deadline_s=time.monotonic() + FORK_DEADLINE_S)
+                    return link, int(hello.said["pid"])
+                except (wire.Gone, wire.Malformed, TimeoutError, KeyError):
+                    link.close()
+                    self._stop()
+        raise self._unavailable("it ends before it holds a detector")
+
+    def _started(self) -> socket.socket:
+        if self._process is not None and self._process.poll() is None and self._control is not None:
+            return self._control
+        self._stop()
+        folder = tempfile.mkdtemp(prefix="govern-alibi-")
+        control, theirs = socket.socketpair()
+        environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+        program = str(Path(__file__).with_name("child"))
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the operator names the interpreter
+                [self._python, "-I", "-c", _PROGRAM, program, str(self._memory_bytes)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=folder,
+                env={"TF_USE_LEGACY_KERAS": "1", **environment, **_SET, "HOME": folder, "TMPDIR": folder},
+                start_new_session=True,
+            )
+        except OSError as error:
+            control.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise self._unavailable(str(error)) from error
+        finally:
+            theirs.close()
+        self._process, self._control = process, control
+        self._end = weakref.finalize(self, _end, process, control, folder)
+        try:
+            ready = wire.receive(control, deadline_s=time.monotonic() + START_DEADLINE_S)
+        except (wire.Gone, wire.Malformed, TimeoutError) as error:
+            self._stop()
+            raise self._unavailable(str(error)) from error
+        control.settimeout(FORK_DEADLINE_S)
+        if "error" in ready.said:
+            self._stop()
+            if ready.said.get("absent") in ("alibi_detect", "numpy"):
+                raise MissingExtra("alibi", needed_by=f"{self._python}, which is to run alibi-detect,")
+            raise self._unavailable(str(ready.said["error"]))
+        return control
+
+    def _stop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._process = self._control = self._end = None
+
+    def _unavailable(self, why: str) -> Unavailable:
+        return Unavailable(
+            f"alibi-detect does not start in {self._python}",
+            why=why,
+            fix=f"name the Python of an environment that has alibi-detect in {PYTHON_VARIABLE}",
+        )
+
+
+class Child:
+    """The process that holds one detector. It starts when it is first asked, and again when it was killed.
+
+    Each answer is a function of its question and of what it opened, so that a question which was cut off by the
+    process's end is put once more, to the next.
+
+    Args:
+        opening: the first message to each process, after which it holds the detector.
+        files: name -> content, what the message is about.
+        what: the detector, as errors call it.
+        open_deadline_s: for the first answer; thresholds of online detectors are simulated then.
+    """
+
+    def __init__(
+        self, host: Host, opening: Mapping[str, Any], files: Mapping[str, Array], *, what: str, open_deadline_s: float
+    ) -> None:
+        self._host = host
+        self._opening = opening
+        self._files = files
+        self._what = what
+        self._open_deadline_s = open_deadline_s
+        self._lock = threading.Lock()
+        self._link: socket.socket | None = None
+        self._end: weakref.finalize[[socket.socket, int | None], Child] | None = None
+        self._opened: Message | None = None
+        self.pid: int | None = None
+
+    def opened(self) -> Message:
+        """The answer to the first message.
+
+        Raises:
+            Refused: alibi-detect, or code that was saved with the detector, raised.
+            Unavailable: it could not be opened in time, or the process died of it.
+        """
+        with self._lock:
+            if self._opened is None:
+                self._attempt(None, 0.0)
+            assert self._opened is not None
+            return self._opened
+
+    def ask(self, said: Mapping[str, Any], arrays: Mapping[str, Array], *, deadline_s: float) -> Message:
+        """The answer to a question.
+
+        Args:
+            deadline_s: seconds from now.
+
+        Raises:
+            Refused: alibi-detect, or code that was saved with the detector, raised.
+            Unavailable: no answer in time, or the process died of it.
+        """
+        with self._lock:
+            answer = self._attempt((said, arrays), deadline_s)
+        assert answer is not None
+        return answer
+
+    def close(self) -> None:
+        """End the process; the next question starts another."""
+        with self._lock:
+            self._drop()
+
+    def _attempt(
+        self, question: tuple[Mapping[str, Any], Mapping[str, Array]] | None, seconds: float
+    ) -> Message | None:
+        for _ in ("as it is", "once more"):
+            try:
+                if self._link is None:
+                    self._open()
+                assert self._link is not None
+                return None if question is None else self._exchange(*question, seconds)
+            except wire.Gone:
+                self._drop()
+            except (wire.Malformed, TimeoutError) as error:
+                self._drop()
+                raise Unavailable(
+                    f"{self._what}: the process that holds it gave no answer", why=str(error), fix=_FIX
+                ) from error
+        raise Unavailable(
+            f"{self._what}: the process that holds it died twice",
+            why="it was killed, or ended itself, in the middle of its work",
+            fix=f"{_FIX}; it may have {self._host_memory_mb:,} MB ({MEMORY_VARIABLE})",
+        )
+
+    @property
+    def _host_memory_mb(self) -> int:
+        return self._host._memory_bytes >> 20
+
+    def _open(self) -> None:
+        link, self.pid = self._host.fork()
+        descriptor = None
+        with contextlib.suppress(OSError):  # it may have died already; then nobody is to be killed
+            descriptor = os.pidfd_open(self.pid)
+        self._link = link
+        self._end = weakref.finalize(self, _kill, link, descriptor)
+        self._opened = self._exchange(self._opening, self._files, self._open_deadline_s)
+
+    def _exchange(self, said: Mapping[str, Any], arrays: Mapping[str, Array], seconds: float) -> Message:
+        assert self._link is not None
+        self._link.settimeout(seconds)
+        wire.send(self._link, said, arrays)
+        answer = wire.receive(self._link, deadline_s=time.monotonic() + seconds)
+        if "error" in answer.said:
+            raise Refused(str(answer.said["error"]))
+        return answer
+
+    def _drop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._link = self._end = self.pid = None
+
+
+class Refused(Exception):
+    """What was raised in the child, as text."""
+
+
+_FIX: Final = "see whether the detector works in its own environment, or give it fewer rows"
+
+
+@functools.cache
+def host() -> Host:
+    """The one that this process's detectors share: it imports alibi-detect once for all of them.
+
+    Raises:
+        MissingExtra: this interpreter has no alibi-detect, and no other is named.
+    """
+    python = os.environ.get(PYTHON_VARIABLE)
+    if python is None:
+        if importlib.util.find_spec("alibi_detect") is None:
+            raise MissingExtra("alibi", needed_by=f"alibi-detect, without another Python in {PYTHON_VARIABLE},")
+        python = sys.executable
+    return Host(python, memory_bytes=int(os.environ.get(MEMORY_VARIABLE, MEMORY_MB)) << 20)
+
+
+def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str) -> None:
+    """Close its input, at which it ends and with it what it forked; kill it if it does not."""
+    control.close()
+    try:
+        process.wait(STOP_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(link: socket.socket, descriptor: int | None) -> None:
+    link.close()
+    if descriptor is not None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)

@@ -1,0 +1,311 @@
+"""A detector that alibi-detect saved, as it is: `config.toml` and what belongs to it, or the older `meta.dill`.
+
+Loading one runs code: pickled functions, models with layers of their own. So the artifact holds the SHA-256 of every
+file; they are checked first, and what was checked, byte for byte, is what a process apart (`detectors.alibi.host`)
+opens. Nothing of it is imported or unpickled here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detectors.alibi.answers import instance_scores, no_answer, window_scores
+from detectors.alibi.child import wire
+from detectors.alibi.child.wire import Array, Message
+from detectors.alibi.host import Child, Refused, host
+from detectors.alibi.layout import Layout
+from detectors.base import Fitted, fitted, require_at_least, require_rows, require_schema
+from govern import artifact, plugins
+from govern.detection import Scores
+from govern.errors import ArtifactError, BadInput
+from govern.frame import Frame
+from govern.record import Kind
+from govern.schema import FeatureSchema
+
+STATE_VERSION: Final = 1
+#: Where the saved folder lies in the artifact.
+FOLDER: Final = "saved/"
+#: Either is in each folder that alibi-detect saved.
+MARKS: Final = ("config.toml", "meta.dill", "meta.pickle")
+#: What a drift detector that judges windows is given at least, as the native ones ask for.
+MIN_DRIFT_ROWS: Final = 20
+#: Loading an online detector simulates its thresholds, loading TensorFlow's traces its graphs.
+OPEN_DEADLINE_S: Final = 600.0
+#: What it says of itself when it is adopted, kept in the manifest.
+_DESCRIBED: Final = ("detector", "kind", "remembers", "alibi_detect", "correction", "p_value", "threshold")
+
+Memory = Mapping[str, Array]
+
+
+class SavedDetector:
+    """A drift, outlier or adversarial detector from alibi-detect's own saved folder.
+
+    `govern detector adopt` makes its artifact; it cannot be fitted here.
+
+    Args:
+        seed: from which its random numbers are drawn anew for each window: permutations, training, sampling.
+        min_instances: the fewest rows that it is given.
+        context: names of features that it is given beside the others.
+        dtype: of the array that it is given.
+        deadline_s: in which it must have judged a window; its process is killed then.
+    """
+
+    method: Final = "alibi_detect.saved"
+    needs_outputs: Final[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        min_instances: int = 1,
+        context: Sequence[str] = (),
+        dtype: str = "float32",
+        deadline_s: float = 60.0,
+    ) -> None:
+        self.seed = require_at_least("seed", seed, 0, method=self.method)
+        self.min_instances = require_at_least("min_instances", min_instances, 1, method=self.method)
+        if dtype not in ("float32", "float64"):
+            raise BadInput(f"{self.method}: dtype is {dtype!r}", why="it is float32 or float64", fix="correct it")
+        if not deadline_s > 0.0:
+            raise BadInput(f"{self.method}: deadline_s is {deadline_s}", why="it is more than 0", fix="correct it")
+        self.context, self.dtype, self.deadline_s = tuple(context), dtype, float(deadline_s)
+        self._state: Fitted | None = None
+
+    @property
+    def kind(self) -> Kind:
+        kind: Kind = fitted(self._state, self.method).manifest.extra["kind"]
+        return kind
+
+    @property
+    def detector(self) -> str:
+        """alibi-detect's name of it."""
+        return str(fitted(self._state, self.method).manifest.extra["detector"])
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return fitted(self._state, self.method).schema
+
+    @property
+    def digest(self) -> str:
+        return fitted(self._state, self.method).digest
+
+    @property
+    def reference_digest(self) -> str:
+        """SHA-256 of the saved files: the reference is among them, as alibi-detect keeps it."""
+        return fitted(self._state, self.method).reference_digest
+
+    def fit(self, reference: Frame) -> Self:
+        raise BadInput(
+            f"{self.method} is not fitted",
+            why="it is a detector that alibi-detect fitted and saved",
+            fix="govern detector adopt FOLDER --schema schema.yaml --out ARTIFACT",
+        )
+
+    def score(self, window: Frame) -> Scores:
+        return self._scores(self._asked(window, {}), len(window))
+
+    def save(self, path: Path) -> None:
+        fitted(self._state, self.method).write(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SavedDetector:
+        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION, names=())
+        reader = Remembering if state.manifest.extra.get("remembers") else SavedDetector
+        detector = state.construct(reader)
+        detector._restore(state)
+        return detector
+
+    def _restore(self, state: Fitted) -> None:
+        extra = state.manifest.extra
+        if extra.get("kind") not in ("drift", "outlier", "adversarial") or not isinstance(extra.get("detector"), str):
+            raise state.damaged(f"it is a {extra.get('detector')!r} of kind {extra.get('kind')!r}")
+        self._layout = Layout.of(state.schema, method=self.method, context=self.context, dtype=self.dtype)
+        files = {name.removeprefix(FOLDER): data for name, data in state.files.items() if name.startswith(FOLDER)}
+        self._child = _child(files, self.seed, what=f"{self.method} ({extra['detector']})")
+        self._state = state
+
+    def _asked(self, window: Frame, memory: Memory) -> Message:
+        state = fitted(self._state, self.method)
+        require_schema(window, state.schema, method=self.method)
+        require_rows(window, self.min_instances, method=self.method, what="window")
+        said, arrays = self._layout.question(window)
+        arrays |= {f"{_MEMORY}{name}": array for name, array in memory.items()}
+        try:
+            return self._child.ask(said, arrays, deadline_s=self.deadline_s)
+        except Refused as error:
+            raise BadInput(
+                f"{self.method}: {self.detector} refuses the window",
+                why=str(error),
+                fix="see alibi-detect's documentation of the detector, and the schema that it was adopted with",
+            ) from error
+
+    def _scores(self, answer: Message, n: int) -> Scores:
+        state = fitted(self._state, self.method)
+        if self.kind != "drift":
+            return instance_scores(answer, self._layout, state.schema, n=n)
+        extra = state.manifest.extra
+        return window_scores(
+            answer,
+            self._layout,
+            state.schema,
+            detector=self.detector,
+            correction=extra.get("correction") or "none",
+            n=n,
+        )
+
+
+class Remembering(SavedDetector):
+    """One whose verdict depends on the rows before: the online drift detectors, and Mahalanobis, which learns on.
+
+    What it remembers is its own state (`save_state`), without the histories that only grow.
+    """
+
+    def start(self) -> Memory:
+        """As it was saved: with the rows that it had seen by then."""
+        return _remembered(_open(self._child, self.detector))
+
+    def advance(self, memory: Memory, window: Frame, times: npt.NDArray[np.int64]) -> tuple[Scores, Memory]:
+        answer = self._asked(window, memory)
+        return self._scores(answer, len(window)), _remembered(answer)
+
+    def pack(self, memory: Memory) -> bytes:
+        return wire.pack({}, dict(sorted(memory.items())))
+
+    def unpack(self, data: bytes) -> Memory:
+        try:
+            return wire.unpack(data).arrays
+        except wire.Malformed as error:
+            raise BadInput(
+                f"{self.method}: bytes that are no memory of it", why=str(error), fix="start the stream anew"
+            ) from error
+
+
+def adopt(
+    folder: Path,
+    schema: FeatureSchema,
+    *,
+    seed: int = 0,
+    min_instances: int | None = None,
+    context: Sequence[str] = (),
+    dtype: str | None = None,
+    deadline_s: float = 60.0,
+) -> SavedDetector:
+    """The detector that alibi-detect saved in `folder`, to be saved as an artifact. It is opened, which runs its code.
+
+    Args:
+        schema: of the rows that it is to judge, in the order of the columns that it was fitted on.
+        min_instances: by default 20 for drift that is judged by windows, else 1.
+        dtype: by default that of its reference.
+
+    Raises:
+        ArtifactError: alibi-detect did not save this, cannot load it, or it does not fit the schema.
+        MissingExtra: no interpreter with alibi-detect is known.
+    """
+    files = _files(folder)
+    child = _child(files, seed, what=str(folder))
+    try:
+        said = _open(child, str(folder)).said
+    finally:
+        child.close()
+    try:
+        described = {name: said[name] for name in _DESCRIBED}
+        shape, kind, rows = said["shape"], described["kind"], int(said["rows"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise no_answer(str(folder), error) from error
+    layout = Layout.of(schema, method=described["detector"], context=context)
+    _check(folder, layout, schema, described["detector"], shape)
+    least = MIN_DRIFT_ROWS if kind == "drift" and not described["remembers"] else rows
+    params = {
+        "seed": seed,
+        "min_instances": least if min_instances is None else min_instances,
+        "context": list(context),
+        "dtype": dtype or said["dtype"],
+        "deadline_s": deadline_s,
+    }
+    stored = {FOLDER + name: data for name, data in files.items()}
+    manifest = artifact.Manifest(
+        format_version=artifact.FORMAT_VERSION,
+        group=plugins.DETECTORS,
+        name=SavedDetector.method,
+        state_version=STATE_VERSION,
+        params=params,
+        schema=msgspec.to_builtins(schema),
+        reference_digest="",
+        files={},
+        extra=described,
+    )
+    sealed = artifact.seal(manifest, stored)
+    listing = msgspec.json.encode(sealed.files, order="deterministic")
+    sealed = msgspec.structs.replace(sealed, reference_digest=hashlib.sha256(listing).hexdigest())
+    state = Fitted(sealed, schema, stored)
+    detector = state.construct(Remembering if described["remembers"] else SavedDetector)
+    detector._restore(state)
+    return detector
+
+
+_MEMORY: Final = "memory/"
+
+
+def _remembered(answer: Message) -> Memory:
+    return {name.removeprefix(_MEMORY): array for name, array in answer.arrays.items() if name.startswith(_MEMORY)}
+
+
+def _child(files: Mapping[str, bytes], seed: int, *, what: str) -> Child:
+    contents = {name: np.frombuffer(data, dtype=np.uint8) for name, data in files.items()}
+    return Child(host(), {"seed": seed}, contents, what=what, open_deadline_s=OPEN_DEADLINE_S)
+
+
+def _open(child: Child, what: str) -> Message:
+    try:
+        return child.opened()
+    except Refused as error:
+        raise ArtifactError(
+            f"{what} cannot be loaded by alibi-detect",
+            why=str(error),
+            fix="load it with alibi_detect.saving.load_detector in the environment that it was saved in",
+        ) from error
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """Path below the folder -> content."""
+    try:
+        found = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if not path.is_dir()
+        }
+    except OSError as error:
+        raise ArtifactError(f"folder {folder} cannot be read", why=str(error), fix="correct the path") from error
+    if not any(mark in found for mark in MARKS):
+        raise ArtifactError(
+            f"folder {folder} is no saved detector",
+            why=f"it has none of {', '.join(MARKS)}",
+            fix="name the folder that alibi_detect.saving.save_detector wrote",
+        )
+    return found
+
+
+def _check(folder: Path, layout: Layout, schema: FeatureSchema, detector: str, shape: Sequence[int] | None) -> None:
+    """Refuse a schema that says otherwise than the detector's reference."""
+    tabular = schema.features[layout.columns[0]].kind in ("numeric", "categorical")
+    if tabular and shape is not None and len(shape) == 1 and shape[0] != layout.width:
+        raise ArtifactError(
+            f"{folder}: {detector} was fitted on {shape[0]} columns",
+            why=f"the schema of {schema.model!r} has {layout.width}"
+            + (" beside its context" if layout.context else ""),
+            fix="give the schema of the rows that it was fitted on, in their order",
+        )
+    needs = {"ContextMMDDrift": "what it conditions on", "OutlierProphet": "the time, in seconds since the epoch"}
+    if (detector in needs) != bool(layout.context) and detector != "SpectralResidual":
+        raise ArtifactError(
+            f"{folder}: {detector} {'is given' if layout.context else 'needs'} a context",
+            why=f"{needs[detector]} is given to it beside the rows" if detector in needs else "it takes none",
+            fix="name the features with --context" if detector in needs else "leave --context out",
+        )
