@@ -38,15 +38,18 @@ START_DEADLINE_S: Final = 180.0
 FORK_DEADLINE_S: Final = 30.0
 STOP_DEADLINE_S: Final = 10.0
 
+#: The status with which an interpreter without alibi-detect ends.
+_ABSENT: Final = 66
 #: Run by path, so that nothing of govern's environment is on its way: the folder is a package by another name there.
 _PROGRAM: Final = (
     "import importlib.util as u, sys; "
+    f"u.find_spec('numpy') and u.find_spec('alibi_detect') or sys.exit({_ABSENT}); "
     "s = u.spec_from_file_location('govern_alibi', sys.argv[1] + '/__init__.py'); "
     "m = sys.modules['govern_alibi'] = u.module_from_spec(s); s.loader.exec_module(m); "
     "from govern_alibi.main import main; main(int(sys.argv[2]))"
 )
 #: Of our environment, all that it is given: passwords and tokens are not its business.
-_HANDED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS")
+_HANDED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "TF_USE_LEGACY_KERAS")
 #: Threads would make sums come out otherwise; nothing may be fetched while a window waits.
 _SET: Final = {
     "OMP_NUM_THREADS": "1",
@@ -76,7 +79,8 @@ class Host:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket, str], Host] | None = None
+        self._pid = 0
+        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket, str, int], Host] | None = None
 
     def fork(self) -> tuple[socket.socket, int]:
         """A process for one detector: the socket that it answers on, and its pid.
@@ -105,7 +109,8 @@ class Host:
         raise self._unavailable("it ends before it holds a detector")
 
     def _started(self) -> socket.socket:
-        if self._process is not None and self._process.poll() is None and self._control is not None:
+        if self._process is not None and self._pid == os.getpid() and self._process.poll() is None:
+            assert self._control is not None
             return self._control
         self._stop()
         folder = tempfile.mkdtemp(prefix="govern-alibi-")
@@ -128,18 +133,18 @@ class Host:
             raise self._unavailable(str(error)) from error
         finally:
             theirs.close()
-        self._process, self._control = process, control
-        self._end = weakref.finalize(self, _end, process, control, folder)
+        self._process, self._control, self._pid = process, control, os.getpid()
+        self._end = weakref.finalize(self, _end, process, control, folder, os.getpid())
         try:
             ready = wire.receive(control, deadline_s=time.monotonic() + START_DEADLINE_S)
         except (wire.Gone, wire.Malformed, TimeoutError) as error:
             self._stop()
+            if process.returncode == _ABSENT:
+                raise MissingExtra("alibi", needed_by=f"{self._python}, which is to run alibi-detect,") from None
             raise self._unavailable(str(error)) from error
         control.settimeout(FORK_DEADLINE_S)
         if "error" in ready.said:
             self._stop()
-            if ready.said.get("absent") in ("alibi_detect", "numpy"):
-                raise MissingExtra("alibi", needed_by=f"{self._python}, which is to run alibi-detect,")
             raise self._unavailable(str(ready.said["error"]))
         return control
 
@@ -179,8 +184,9 @@ class Child:
         self._open_deadline_s = open_deadline_s
         self._lock = threading.Lock()
         self._link: socket.socket | None = None
-        self._end: weakref.finalize[[socket.socket, int | None], Child] | None = None
+        self._end: weakref.finalize[[socket.socket, int | None, int], Child] | None = None
         self._opened: Message | None = None
+        self._owner = 0
         self.pid: int | None = None
 
     def opened(self) -> Message:
@@ -221,7 +227,8 @@ class Child:
     ) -> Message | None:
         for _ in ("as it is", "once more"):
             try:
-                if self._link is None:
+                if self._link is None or self._owner != os.getpid():
+                    self._drop()
                     self._open()
                 assert self._link is not None
                 return None if question is None else self._exchange(*question, seconds)
@@ -247,9 +254,13 @@ class Child:
         descriptor = None
         with contextlib.suppress(OSError):  # it may have died already; then nobody is to be killed
             descriptor = os.pidfd_open(self.pid)
-        self._link = link
-        self._end = weakref.finalize(self, _kill, link, descriptor)
-        self._opened = self._exchange(self._opening, self._files, self._open_deadline_s)
+        self._link, self._owner = link, os.getpid()
+        self._end = weakref.finalize(self, _kill, link, descriptor, os.getpid())
+        try:
+            self._opened = self._exchange(self._opening, self._files, self._open_deadline_s)
+        except Refused:
+            self._drop()
+            raise
 
     def _exchange(self, said: Mapping[str, Any], arrays: Mapping[str, Array], seconds: float) -> Message:
         assert self._link is not None
@@ -288,9 +299,11 @@ def host() -> Host:
     return Host(python, memory_bytes=int(os.environ.get(MEMORY_VARIABLE, MEMORY_MB)) << 20)
 
 
-def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str) -> None:
+def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str, pid: int) -> None:
     """Close its input, at which it ends and with it what it forked; kill it if it does not."""
     control.close()
+    if pid != os.getpid():
+        return  # it is the process's that this one was forked from
     try:
         process.wait(STOP_DEADLINE_S)
     except subprocess.TimeoutExpired:
@@ -299,9 +312,10 @@ def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str) 
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kill(link: socket.socket, descriptor: int | None) -> None:
+def _kill(link: socket.socket, descriptor: int | None, pid: int) -> None:
     link.close()
-    if descriptor is not None:
+    if descriptor is not None and pid == os.getpid():
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    if descriptor is not None:
         os.close(descriptor)

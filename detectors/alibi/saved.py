@@ -8,9 +8,10 @@ opens. Nothing of it is imported or unpickled here.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 import msgspec
 import numpy as np
@@ -44,8 +45,8 @@ _DESCRIBED: Final = ("detector", "kind", "remembers", "alibi_detect", "correctio
 Memory = Mapping[str, Array]
 
 
-class SavedDetector:
-    """A drift, outlier or adversarial detector from alibi-detect's own saved folder.
+class _Saved(ABC):
+    """A detector from alibi-detect's own saved folder; the classes below are one and the same, but for what they are.
 
     `govern detector adopt` makes its artifact; it cannot be fitted here.
 
@@ -57,7 +58,10 @@ class SavedDetector:
         deadline_s: in which it must have judged a window; its process is killed then.
     """
 
-    method: Final = "alibi_detect.saved"
+    kind: ClassVar[Kind]
+    method: ClassVar[str]
+    #: Whether its verdict depends on the windows before.
+    remembers: ClassVar[bool] = False
     needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(
@@ -77,11 +81,6 @@ class SavedDetector:
             raise BadInput(f"{self.method}: deadline_s is {deadline_s}", why="it is more than 0", fix="correct it")
         self.context, self.dtype, self.deadline_s = tuple(context), dtype, float(deadline_s)
         self._state: Fitted | None = None
-
-    @property
-    def kind(self) -> Kind:
-        kind: Kind = fitted(self._state, self.method).manifest.extra["kind"]
-        return kind
 
     @property
     def detector(self) -> str:
@@ -115,17 +114,16 @@ class SavedDetector:
         fitted(self._state, self.method).write(path)
 
     @classmethod
-    def load(cls, path: Path) -> SavedDetector:
+    def load(cls, path: Path) -> Self:
         state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION, names=())
-        reader = Remembering if state.manifest.extra.get("remembers") else SavedDetector
-        detector = state.construct(reader)
+        detector = state.construct(cls)
         detector._restore(state)
         return detector
 
     def _restore(self, state: Fitted) -> None:
         extra = state.manifest.extra
-        if extra.get("kind") not in ("drift", "outlier", "adversarial") or not isinstance(extra.get("detector"), str):
-            raise state.damaged(f"it is a {extra.get('detector')!r} of kind {extra.get('kind')!r}")
+        if not isinstance(extra.get("detector"), str):
+            raise state.damaged(f"`extra.detector` is {extra.get('detector')!r}")
         self._layout = Layout.of(state.schema, method=self.method, context=self.context, dtype=self.dtype)
         files = {name.removeprefix(FOLDER): data for name, data in state.files.items() if name.startswith(FOLDER)}
         self._child = _child(files, self.seed, what=f"{self.method} ({extra['detector']})")
@@ -161,11 +159,10 @@ class SavedDetector:
         )
 
 
-class Remembering(SavedDetector):
-    """One whose verdict depends on the rows before: the online drift detectors, and Mahalanobis, which learns on.
+class _Remembering(_Saved):
+    """What it remembers is its own state (as `save_state` writes it), without the histories that only grow."""
 
-    What it remembers is its own state (`save_state`), without the histories that only grow.
-    """
+    remembers = True
 
     def start(self) -> Memory:
         """As it was saved: with the rows that it had seen by then."""
@@ -187,6 +184,46 @@ class Remembering(SavedDetector):
             ) from error
 
 
+class SavedDrift(_Saved):
+    """Of `alibi_detect.cd`: judges each window by itself."""
+
+    kind = "drift"
+    method = "alibi_detect.saved_drift"
+
+
+class SavedOnlineDrift(_Remembering):
+    """Of `alibi_detect.cd`, online: takes one row after the other, across windows."""
+
+    kind = "drift"
+    method = "alibi_detect.saved_online_drift"
+
+
+class SavedOutlier(_Saved):
+    """Of `alibi_detect.od`."""
+
+    kind = "outlier"
+    method = "alibi_detect.saved_outlier"
+
+
+class SavedOnlineOutlier(_Remembering):
+    """Of `alibi_detect.od`: Mahalanobis, which learns from every row that it scores."""
+
+    kind = "outlier"
+    method = "alibi_detect.saved_online_outlier"
+
+
+class SavedAdversarial(_Saved):
+    """Of `alibi_detect.ad`."""
+
+    kind = "adversarial"
+    method = "alibi_detect.saved_adversarial"
+
+
+_CLASSES: Final[tuple[type[_Saved], ...]] = (
+    SavedDrift, SavedOnlineDrift, SavedOutlier, SavedOnlineOutlier, SavedAdversarial,
+)  # fmt: skip
+
+
 def adopt(
     folder: Path,
     schema: FeatureSchema,
@@ -196,7 +233,7 @@ def adopt(
     context: Sequence[str] = (),
     dtype: str | None = None,
     deadline_s: float = 60.0,
-) -> SavedDetector:
+) -> _Saved:
     """The detector that alibi-detect saved in `folder`, to be saved as an artifact. It is opened, which runs its code.
 
     Args:
@@ -219,6 +256,9 @@ def adopt(
         shape, kind, rows = said["shape"], described["kind"], int(said["rows"])
     except (KeyError, TypeError, ValueError) as error:
         raise no_answer(str(folder), error) from error
+    reader = next((one for one in _CLASSES if (one.kind, one.remembers) == (kind, described["remembers"])), None)
+    if reader is None:
+        raise no_answer(str(folder), f"a detector of kind {kind!r}")
     layout = Layout.of(schema, method=described["detector"], context=context)
     _check(folder, layout, schema, described["detector"], shape)
     least = MIN_DRIFT_ROWS if kind == "drift" and not described["remembers"] else rows
@@ -233,7 +273,7 @@ def adopt(
     manifest = artifact.Manifest(
         format_version=artifact.FORMAT_VERSION,
         group=plugins.DETECTORS,
-        name=SavedDetector.method,
+        name=reader.method,
         state_version=STATE_VERSION,
         params=params,
         schema=msgspec.to_builtins(schema),
@@ -245,7 +285,7 @@ def adopt(
     listing = msgspec.json.encode(sealed.files, order="deterministic")
     sealed = msgspec.structs.replace(sealed, reference_digest=hashlib.sha256(listing).hexdigest())
     state = Fitted(sealed, schema, stored)
-    detector = state.construct(Remembering if described["remembers"] else SavedDetector)
+    detector = state.construct(reader)
     detector._restore(state)
     return detector
 

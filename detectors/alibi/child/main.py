@@ -41,8 +41,7 @@ def main(memory_bytes: int) -> None:
         try:
             from . import detector  # noqa: F401 - imported here, before there is a fork that would import it again
         except Exception as error:  # noqa: BLE001 - whatever an environment's packages raise, the other side is told
-            absent = error.name if isinstance(error, ModuleNotFoundError) else ""
-            wire.send(control, {"error": _text(error), "absent": absent})
+            wire.send(control, {"error": _text(error)})
             return
         wire.send(control, {"ready": sys.version})
         libc = ctypes.CDLL(None, use_errno=True)

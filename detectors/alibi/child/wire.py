@@ -107,6 +107,8 @@ def _exactly(link: socket.socket, size: int, deadline_s: float | None) -> bytear
             link.settimeout(remaining_s)
         try:
             part = link.recv(min(size - len(data), 1 << 20))
+        except TimeoutError as error:
+            raise TimeoutError("the deadline is over") from error
         except ConnectionResetError as error:
             raise Gone(str(error)) from error
         if not part:
