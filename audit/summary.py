@@ -114,7 +114,10 @@ def _verdict(part: Part, request_id: str, inference_ids: set[str]) -> JsonObject
     ]
     return {
         "entry": part.index,
-        **{name: text_at(record, name) for name in ("pipeline", "step", "kind", "method", "detector_digest")},
+        **{
+            name: text_at(record, name)
+            for name in ("pipeline", "step", "kind", "method", "detector_digest", "memory_digest")
+        },
         "alarm": record.get("alarm") is True,
         "at": iso_time(int_at(record, "t_verdict")),
         "drifted_features": [

@@ -133,17 +133,26 @@ class OutlierDetector(ABC):
         Raises:
             BadInput: no rows, or columns that are not the reference's.
         """
+        return self._scored(self._points(window), self._model)
+
+    def _points(self, window: Frame) -> Floats:
+        """
+        Raises:
+            BadInput: as `score`.
+        """
         state = fitted(self._state, self.method)
         require_schema(window, state.schema, method=self.method)
         require_rows(window, self.min_instances, method=self.method, what="window")
-        points = self._coding.points(window)
-        scores = self._model.scores(points)
-        flagged = scores > self._threshold
-        return InstanceScores(scores, flagged, self._threshold, self._shares(points, flagged))
+        return self._coding.points(window)
 
-    def _shares(self, points: Floats, flagged: npt.NDArray[np.bool_]) -> Floats | None:
+    def _scored(self, points: Floats, model: Model) -> InstanceScores:
+        scores = model.scores(points)
+        flagged = scores > self._threshold
+        return InstanceScores(scores, flagged, self._threshold, self._shares(points, flagged, model))
+
+    def _shares(self, points: Floats, flagged: npt.NDArray[np.bool_], model: Model) -> Floats | None:
         """Of flagged rows only: what nobody is told of need not be computed."""
-        parts = self._model.parts(points[flagged])
+        parts = model.parts(points[flagged])
         if parts is None:
             return None
         width = len(self.schema.features)

@@ -17,7 +17,7 @@ import pytest
 
 from detectors import artifacts
 from govern import artifact, plugins
-from govern.detection import Detector, InstanceScores, Scores, WindowScores
+from govern.detection import Detector, InstanceScores, Scores, StatefulDetector, WindowScores, remembers
 from govern.errors import ArtifactError, BadInput, MissingExtra
 from govern.frame import Frame
 from govern.schema import FeatureSchema
@@ -27,6 +27,8 @@ ALIBI = importlib.util.find_spec("alibi_detect") is not None
 NAMES = [name for name in plugins.names(plugins.DETECTORS) if not name.startswith("alibi_detect.saved_")]
 BORROWED = [name for name in NAMES if name.startswith("alibi_detect.")]
 AVAILABLE = [name for name in NAMES if ALIBI or name not in BORROWED]
+#: Those that a sequence of windows can be given to.
+STATEFUL = [name for name in AVAILABLE if remembers(plugins.load(plugins.DETECTORS, name))]
 REFERENCE_ROWS = 600
 
 
@@ -45,6 +47,28 @@ def detector(request, reference) -> Detector:
     return plugins.load(plugins.DETECTORS, request.param)().fit(reference)
 
 
+@pytest.fixture(scope="module", params=STATEFUL)
+def stateful(request, reference) -> StatefulDetector:
+    return plugins.load(plugins.DETECTORS, request.param)().fit(reference)
+
+
+@pytest.fixture(scope="module")
+def stream(make_table) -> Frame:
+    """Rows that come to differ from the reference."""
+    quiet, moved = make_table(400, seed=3), make_table(400, seed=4, shift=0.7)
+    return _locked(Frame.concat([quiet, moved]))
+
+
+def _windows(detector: Detector, stream: Frame) -> list[tuple[Frame, npt.NDArray[np.int64]]]:
+    """The stream cut into windows of different sizes, with the times of their rows."""
+    sizes = [max(detector.min_instances, size) for size in (1, 40, 7, 100, 1, 64)]
+    ends = np.cumsum([*sizes, *sizes])
+    times = np.arange(len(stream), dtype=np.int64) * 10**9
+    times.setflags(write=False)
+    places = [slice(start, end) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
+    return [(_locked(stream.take(place)), times[place]) for place in places]
+
+
 def _locked(frame: Frame) -> Frame:
     """The frame with arrays that raise when written to."""
     for array in (*frame.columns, *frame.outputs.values()):
@@ -56,7 +80,7 @@ def bits(scores: Scores) -> list[object]:
     """Everything that the scores say, so that equal lists mean equal bits."""
     if isinstance(scores, InstanceScores):
         return [scores.scores.tobytes(), scores.flagged.tobytes(), scores.threshold.hex()]
-    numbers = [scores.alarm, scores.correction]
+    numbers = [scores.alarm, scores.correction, scores.alarm_row]
     numbers += [value.hex() for value in (scores.statistic, scores.p_value, scores.threshold)]
     for one in scores.features:
         numbers += [one.label, one.n, one.is_drift, one.statistic_name, one.effect_size_name]
@@ -268,6 +292,56 @@ def test_anothers_artifact_is_refused(detector, reference, tmp_path):
     _edit_manifest(tmp_path / "a", name=detector.method, params={})
     with pytest.raises(ArtifactError, match="holds no state that it can read"):
         artifacts.load(tmp_path / "a")
+
+
+def test_what_it_says_first_is_its_score(stateful, stream):
+    for window, times in _windows(stateful, stream):
+        found, _ = stateful.advance(stateful.start(), window, times)
+        assert bits(found) == bits(stateful.score(window))
+        if isinstance(found, WindowScores):
+            assert -1 <= found.alarm_row < len(window)
+            assert found.alarm or found.alarm_row == -1
+
+
+def test_a_memory_is_never_changed(stateful, stream):
+    """What came before one window is what comes before any other: one that fails leaves no trace."""
+    memory = stateful.start()
+    for window, times in _windows(stateful, stream):
+        before = stateful.pack(memory)
+        first, after = stateful.advance(memory, window, times)
+        again, same = stateful.advance(memory, window, times)
+        assert bits(first) == bits(again)
+        assert stateful.pack(after) == stateful.pack(same)
+        assert stateful.pack(memory) == before
+        memory = after
+    assert stateful.pack(memory) != stateful.pack(stateful.start())
+
+
+def test_a_memory_survives_its_bytes(stateful, stream, tmp_path):
+    """Whoever goes on elsewhere, with the artifact and what was stored, says the same to the last bit."""
+    artifacts.save(stateful, tmp_path / "a")
+    elsewhere = artifacts.load(tmp_path / "a")
+    memory, packed = stateful.start(), elsewhere.pack(elsewhere.start())
+    for window, times in _windows(stateful, stream):
+        assert stateful.pack(memory) == packed
+        assert elsewhere.pack(elsewhere.unpack(packed)) == packed
+        here, memory = stateful.advance(memory, window, times)
+        there, after = elsewhere.advance(elsewhere.unpack(packed), window, times)
+        packed = elsewhere.pack(after)
+        assert bits(here) == bits(there)
+
+
+def test_what_is_no_memory_is_refused(stateful):
+    packed = stateful.pack(stateful.start())
+    for foreign in (b"", b"\xff", packed[: len(packed) // 2], packed + b"\0"):
+        with pytest.raises(BadInput):
+            stateful.unpack(foreign)
+
+
+def test_a_window_that_cannot_be_judged_is_refused_whatever_is_remembered(stateful, stream):
+    window, times = _windows(stateful, stream)[1]
+    with pytest.raises(BadInput, match="feature 0 is 'other'"):
+        stateful.advance(stateful.start(), _with_schema(window, name="other"), times)
 
 
 def test_absent_artifact(tmp_path):

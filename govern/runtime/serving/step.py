@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from govern.detection import Detector, Scores
-from govern.errors import BadInput, NotFound
+from govern.detection import Detector, Scores, remembers
+from govern.errors import BadInput, ConfigError, NotFound
 from govern.frame import Frame
 from govern.record import Kind
 from govern.runtime.judge import missing_outputs
@@ -20,6 +20,9 @@ class DetectorStep:
 
     Attributes:
         plan_digest: of the pipeline, its artifacts included.
+
+    Raises:
+        ConfigError: the detector remembers what came before, and calls are no stream.
     """
 
     namespace: str
@@ -30,6 +33,15 @@ class DetectorStep:
     plan_digest: str
     schema: FeatureSchema
     detector: Detector
+
+    def __post_init__(self) -> None:
+        if remembers(self.detector):
+            raise ConfigError(
+                f"step {self.name!r} of pipeline {self.pipeline!r} cannot answer calls",
+                why=f"what {self.detector.method} says depends on all rows before, and calls are no stream: each may "
+                "come to another server, in any order",
+                fix="run it in `govern worker`, in a file that is not served; serve one that judges each call alone",
+            )
 
     @classmethod
     def of(cls, loaded: LoadedPipeline, step: str) -> DetectorStep:

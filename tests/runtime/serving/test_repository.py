@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from detectors.outlier.online_mahalanobis import OnlineMahalanobisOutlier
 from govern.codecs import v2, v2_binary
 from govern.codecs.frames import to_tensors
 from govern.codecs.tensor import Tensor
 from govern.errors import ConfigError
+from govern.runtime.flow.sources import sources
 from govern.runtime.loader import LoadedPipeline
 from govern.runtime.serving.application import create_app
 from govern.runtime.serving.calls import Calls
@@ -156,6 +161,36 @@ async def test_a_wide_tensor_and_too_few_rows(client: httpx.AsyncClient, fitted:
     assert (
         "step 'drift' of pipeline 'watch' was sent 5 rows" in answer.json()["error"] or "AGEP" in answer.json()["error"]
     )
+
+
+def test_a_step_that_remembers_is_served_to_nobody(fitted: Fitted, file: Path, tmp_path: Path) -> None:
+    """Neither as a step of a pipeline that watches a stream, nor within one that is called."""
+    OnlineMahalanobisOutlier().fit(fitted.replay).save(tmp_path / "moving")
+    moving = "detector: {type: online_mahalanobis, artifact: " + str(tmp_path / "moving") + "}"
+    watching = re.sub(r"detector: \{type: isolation_forest.*\}", moving, file.read_text())
+    called = f"""
+apiVersion: govern.io/v1alpha1
+kind: Pipeline
+metadata: {{name: watch}}
+spec:
+  schema: schema.yaml
+  steps:
+    - name: outlier
+      {moving}
+      inputs: [watch.inputs]
+  output: {{steps: [outlier]}}
+"""
+    for content in (watching, called):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match="step 'outlier' of pipeline 'watch' cannot answer calls") as caught:
+            asyncio.run(read_sources(file))
+        assert "govern worker" in caught.value.fix
+
+
+async def read_sources(file: Path) -> None:
+    async with AsyncExitStack() as stack:
+        _, found = sources(file, stack)
+        Repository(found)
 
 
 def test_names_that_say_two_things_are_refused() -> None:
