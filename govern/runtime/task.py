@@ -27,6 +27,7 @@ from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
 from govern.runtime import checkpoint, dead_letters, retry
 from govern.runtime.checkpoint import MEMORY, WindowKey
+from govern.runtime.chunks import Chunks
 from govern.runtime.flows import NO_OUTCOMES, Outcomes, answered, runs_for
 from govern.runtime.judge import Stream, judge, missing_outputs, window_record
 from govern.runtime.loader import LoadedPipeline
@@ -61,26 +62,8 @@ class Output(NamedTuple):
     lane: int
 
 
-#: In `Written.window`: what the topic holds belongs to no window of the buffer, and is to be replaced.
-NO_WINDOW: Final = -1
-
-
 #: Pipeline and offset -> the rows of the message, or why there are none.
 Frames = dict[tuple[str, int], Frame | BadInput]
-
-
-class Written(NamedTuple):
-    """What the checkpoints topic holds of an open window.
-
-    Attributes:
-        window: `WindowBuffer.windows` at the time.
-        rows: how many instances.
-        pieces: chunk -> in how many pieces it lies there.
-    """
-
-    window: int
-    rows: int
-    pieces: Mapping[int, int]
 
 
 @dataclass(slots=True)
@@ -134,9 +117,9 @@ class PartitionTask:
         self._buffers: dict[WindowKey, WindowBuffer] = {}
         #: Of windows that have a buffer.
         self._memories = Memories()
+        self._chunks = Chunks()
         self._dropped: dict[str, int] = {}
         self._changed: set[WindowKey] = set()
-        self._written: dict[WindowKey, Written] = {}
         #: Keys of the checkpoint that belong to no step of these pipelines: deleted with the next commit.
         self._gone: list[bytes] = []
         #: Pipeline and step -> `fingerprint`, once it is known.
@@ -209,21 +192,9 @@ class PartitionTask:
             memory = found.pop(MEMORY, {})
             if memory and not self._memories.restore(key, memory, collected_for=collected_for):
                 self._gone.extend(key.chunk(MEMORY, piece) for piece in memory)
-            parts = [
-                checkpoint.decode_chunk(
-                    checkpoint.joined(found[number]), loaded.schema_of(key.step), collected_for=collected_for
-                )
-                for number in sorted(found)
-            ]
-            rows = [part for part in parts if not isinstance(part, int)]
-            unusable = sum(part for part in parts if isinstance(part, int))
             buffer = self._buffer(key)
-            buffer.restore(Rows.concat(rows) if rows else None, lost[key] + unusable)
-            self._written[key] = Written(
-                NO_WINDOW if unusable else buffer.windows,
-                len(buffer) + unusable,
-                {number: len(pieces) for number, pieces in found.items()},
-            )
+            rows, unusable = self._chunks.restore(key, found, loaded.schema_of(key.step), collected_for=collected_for)
+            buffer.restore(rows, lost[key] + unusable)
         return self.position
 
     def process(
@@ -299,17 +270,14 @@ class PartitionTask:
         self._judge(key, buffer.drain("change"), effects)
         del self._buffers[key]
         self._gone.extend(self._memories.give_up(key))
-        if key in self._written:
-            self._written[key] = self._written[key]._replace(window=NO_WINDOW)
+        self._chunks.replace(key)
         return len(buffer) + buffer.lost
 
     def _give_up(self, key: WindowKey) -> None:
         del self._buffers[key]
         self._gone.extend(self._memories.give_up(key))
         self._changed.discard(key)
-        written = self._written.pop(key, None)
-        pieces = {} if written is None else written.pieces
-        self._gone.extend(key.chunk(number, piece) for number, count in pieces.items() for piece in range(count))
+        self._gone.extend(self._chunks.give_up(key))
 
     def open_window(self, key: WindowKey) -> Rows | None:
         """The instances that wait in a window to be judged, None when there are none."""
@@ -321,33 +289,12 @@ class PartitionTask:
         entries: list[tuple[bytes, bytes | None]] = [(key, None) for key in sorted(self._gone)]
         self._gone.clear()
         for key in sorted(self._changed):
-            entries.extend(self._changed_chunks(key))
-            entries.extend(self._memories.take_changed(key, collected_for=self._fingerprint(key)))
+            collected_for = self._fingerprint(key)
+            entries.extend(self._chunks.take_changed(key, self._buffers[key], collected_for=collected_for))
+            entries.extend(self._memories.take_changed(key, collected_for=collected_for))
         self._changed.clear()
         lost = {key.text: buffer.lost for key, buffer in self._buffers.items() if buffer.lost}
         entries.append((checkpoint.POSITION_KEY, checkpoint.encode_partition(self.position, lost, self._dropped)))
-        return entries
-
-    def _changed_chunks(self, key: WindowKey) -> list[tuple[bytes, bytes | None]]:
-        buffer = self._buffers[key]
-        before = self._written.get(key, Written(buffer.windows, 0, {}))
-        size = checkpoint.CHUNK_ROWS
-        keep = before.rows if before.window == buffer.windows else 0
-        rows = buffer.contents()
-        collected_for = self._fingerprint(key)
-        count = len(buffer)
-        entries: list[tuple[bytes, bytes | None]] = []
-        written = {number: count for number, count in before.pieces.items() if number < keep // size}
-        for start in range(keep - keep % size, count, size):
-            assert rows is not None, "a buffer that counts rows has them"
-            part = rows if count <= size else rows.take(slice(start, start + size))
-            chunk = checkpoint.encode_chunk(part, collected_for=collected_for)
-            pieces = checkpoint.pieces(chunk)
-            written[start // size] = len(pieces)
-            entries.extend((key.chunk(start // size, piece), data) for piece, data in enumerate(pieces))
-        for number, n_pieces in before.pieces.items():
-            entries.extend((key.chunk(number, piece), None) for piece in range(written.get(number, 0), n_pieces))
-        self._written[key] = Written(buffer.windows, count, written)
         return entries
 
     @contextmanager
@@ -534,8 +481,7 @@ def _move(key: WindowKey, source: PartitionTask, target: PartitionTask) -> None:
     """Hand a window over, with what is remembered of those before and what the checkpoint has of it."""
     target._buffers[key] = source._buffers.pop(key)
     source._memories.move(key, target._memories)
-    if (written := source._written.pop(key, None)) is not None:
-        target._written[key] = written
+    source._chunks.move(key, target._chunks)
     if key in source._changed:
         source._changed.discard(key)
         target._changed.add(key)
