@@ -37,11 +37,11 @@ demo: .venv/.ready ## The main job on real data, on this machine alone (ROWS=n f
 	.venv/bin/govern demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: system lint test-numpy2 test-alibi test-peers ## Everything CI runs: lint, types, imports, and all tests in every environment.
+test: system lint test-numpy2 test-alibi test-peers test-tensorflow ## Everything CI runs: lint, types, imports, and all tests in every environment.
 
 .PHONY: test-numpy2
 test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
-	$(call tests,.venv/bin/python,-m "not alibi and not peers")
+	$(call tests,.venv/bin/python,-m "not alibi and not peers and not tensorflow")
 
 # These import nothing whose version differs beside alibi, not even indirectly (a contract in .importlinter says so), and
 # start no detector that test-alibi does not run anyway: a second run would show the same again.
@@ -50,11 +50,15 @@ ONCE := mirror bus telemetry web audit dashboards
 .PHONY: test-alibi
 test-alibi: .venv-alibi/.ready ## On numpy 1.26 with alibi and alibi-detect as oracles: all that can tell one numpy from another.
 	# thinc, which alibi brings, seeds numpy with pytest-randomly's seed plus a CRC and fails past 2^32: a small seed.
-	$(call tests,.venv-alibi/bin/python,-m "not e2e and not browser and not prometheus and not kafka and not postgres and not peers" $(ONCE:%=--ignore=tests/%) --randomly-seed=$$RANDOM)
+	$(call tests,.venv-alibi/bin/python,-m "not e2e and not browser and not prometheus and not kafka and not postgres and not peers and not tensorflow" $(ONCE:%=--ignore=tests/%) --randomly-seed=$$RANDOM)
 
 .PHONY: test-peers
 test-peers: .venv/.ready .venv-peers/.ready .venv-peers-kserve/.ready ## Capture against MLServer and the clients of others, each as it is.
 	$(call tests,.venv/bin/python,-m peers)
+
+.PHONY: test-tensorflow
+test-tensorflow: .venv/.ready .venv-tensorflow/.ready ## Detectors of alibi-detect that need TensorFlow or Prophet, saved there and judged with here.
+	GOVERN_ALIBI_PYTHON=.venv-tensorflow/bin/python .venv/bin/python -m pytest -m tensorflow tests/detectors/test_alibi_tensorflow.py $(PYTEST_FLAGS)
 
 .PHONY: e2e
 e2e: system .venv/.ready ## Only the whole-system runs.
@@ -117,13 +121,14 @@ lock: $(UV) ## Pin the two environments again from pyproject.toml.
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS) --extra alibi -o locks/alibi.txt
 
 .PHONY: lock-peers
-lock-peers: $(UV) ## Pin the environments of other people's software again, from locks/peers*.in.
+lock-peers: $(UV) ## Pin the environments of other people's software again, from locks/*.in.
+	UV_CUSTOM_COMPILE_COMMAND="make lock-peers" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 locks/tensorflow.in --override locks/tensorflow.override -o locks/tensorflow.txt
 	for name in peers peers-kserve peers-alibi; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock-peers" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 locks/$$name.in -o locks/$$name.txt; done
 
 .PHONY: clean
 clean: ## Remove environments and caches.
-	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .venv-peers-alibi .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .venv-peers-alibi .venv-tensorflow .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.ready: locks/numpy2.txt pyproject.toml | $(UV)
 	$(call environment,.venv,locks/numpy2.txt)
@@ -140,6 +145,13 @@ clean: ## Remove environments and caches.
 # Nothing of govern runs in it, whose numpy is older than govern's.
 .venv-peers-alibi/.ready: locks/peers-alibi.txt | $(UV)
 	$(call environment,.venv-peers-alibi,locks/peers-alibi.txt)
+
+# Nothing of govern runs in it: detectors are reached through a process of its own. The lock leaves `tensorflow` out,
+# which tf-keras asks for and tensorflow-cpu replaces: it is installed as it stands.
+.venv-tensorflow/.ready: locks/tensorflow.txt | $(UV)
+	@[ -x .venv-tensorflow/bin/python ] || $(UV) venv --quiet --seed --no-python-downloads --python $(PYTHON) .venv-tensorflow || $(PYTHON) -m venv .venv-tensorflow
+	@$(UV) pip install --quiet --python .venv-tensorflow/bin/python --no-deps -r locks/tensorflow.txt || .venv-tensorflow/bin/python $(PIP) install --quiet --no-deps -r locks/tensorflow.txt
+	@touch $@
 
 # uv installs all environments in less time than pip takes for one. It reads no pip.conf: where it fails, pip installs.
 $(UV):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from detectors.alibi.child.wire import Array, Message
 from detectors.alibi.layout import Layout
 from govern.detection import InstanceScores, WindowScores
-from govern.errors import Unavailable
+from govern.errors import BadInput, Unavailable
 from govern.record import FeatureResult
 from govern.schema import FeatureSchema
 
@@ -86,6 +86,7 @@ def instance_scores(answer: Message, layout: Layout, schema: FeatureSchema, *, n
 
     Raises:
         Unavailable: the answer is none.
+        BadInput: a score is no number.
     """
     try:
         scores = answer.arrays["score"].astype(np.float64)
@@ -94,6 +95,12 @@ def instance_scores(answer: Message, layout: Layout, schema: FeatureSchema, *, n
             raise ValueError(f"{n} rows, scores of shape {scores.shape}")
     except (KeyError, TypeError, ValueError) as error:
         raise no_answer(layout.method, error) from error
+    if not np.isfinite(scores).all():
+        raise BadInput(
+            f"{layout.method}: alibi-detect gives no score to {int((~np.isfinite(scores)).sum())} of {n} rows",
+            why="its model makes no number of them",
+            fix="see whether it was trained to its end, and on rows like these",
+        )
     flagged = scores > threshold
     shares = None
     if (by_feature := answer.arrays.get("by_feature")) is not None and len(by_feature) == n:

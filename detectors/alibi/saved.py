@@ -45,7 +45,7 @@ _DESCRIBED: Final = ("detector", "kind", "remembers", "alibi_detect", "correctio
 Memory = Mapping[str, Array]
 
 
-class _Saved(ABC):
+class Saved(ABC):
     """A detector from alibi-detect's own saved folder; the classes below are one and the same, but for what they are.
 
     `govern detector adopt` makes its artifact; it cannot be fitted here.
@@ -159,7 +159,7 @@ class _Saved(ABC):
         )
 
 
-class _Remembering(_Saved):
+class _Remembering(Saved):
     """What it remembers is its own state (as `save_state` writes it), without the histories that only grow."""
 
     remembers = True
@@ -184,7 +184,7 @@ class _Remembering(_Saved):
             ) from error
 
 
-class SavedDrift(_Saved):
+class SavedDrift(Saved):
     """Of `alibi_detect.cd`: judges each window by itself."""
 
     kind = "drift"
@@ -198,7 +198,7 @@ class SavedOnlineDrift(_Remembering):
     method = "alibi_detect.saved_online_drift"
 
 
-class SavedOutlier(_Saved):
+class SavedOutlier(Saved):
     """Of `alibi_detect.od`."""
 
     kind = "outlier"
@@ -212,14 +212,14 @@ class SavedOnlineOutlier(_Remembering):
     method = "alibi_detect.saved_online_outlier"
 
 
-class SavedAdversarial(_Saved):
+class SavedAdversarial(Saved):
     """Of `alibi_detect.ad`."""
 
     kind = "adversarial"
     method = "alibi_detect.saved_adversarial"
 
 
-_CLASSES: Final[tuple[type[_Saved], ...]] = (
+_CLASSES: Final[tuple[type[Saved], ...]] = (
     SavedDrift, SavedOnlineDrift, SavedOutlier, SavedOnlineOutlier, SavedAdversarial,
 )  # fmt: skip
 
@@ -233,7 +233,7 @@ def adopt(
     context: Sequence[str] = (),
     dtype: str | None = None,
     deadline_s: float = 60.0,
-) -> _Saved:
+) -> Saved:
     """The detector that alibi-detect saved in `folder`, to be saved as an artifact. It is opened, which runs its code.
 
     Args:

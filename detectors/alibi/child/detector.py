@@ -53,7 +53,8 @@ class Opened:
         """What it is."""
         inner = _inner(self._detector)
         reference = getattr(inner, "x_ref", None)
-        shape = getattr(inner, "input_shape", None)
+        # Of what a function makes of the rows first, it says nothing of the rows.
+        shape = getattr(inner, "input_shape", None) if getattr(inner, "preprocess_fn", None) is None else None
         threshold = getattr(self._detector, "threshold", None)
         return Message(
             {
