@@ -296,6 +296,7 @@ def host() -> Host:
         if importlib.util.find_spec("alibi_detect") is None:
             raise MissingExtra("alibi", needed_by=f"alibi-detect, without another Python in {PYTHON_VARIABLE},")
         python = sys.executable
+    python = os.path.abspath(shutil.which(python) or python)  # it is started in another folder
     return Host(python, memory_bytes=int(os.environ.get(MEMORY_VARIABLE, MEMORY_MB)) << 20)
 
 
