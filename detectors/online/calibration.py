@@ -1,0 +1,89 @@
+"""Thresholds by which a stream without change alarms once in so many rows, whenever it began.
+
+A statistic that is followed row by row is not one test: windows of neighbouring rows overlap, several windows and
+features are watched, and at the start nothing has been survived yet. So no p-value is computed at all. The reference is
+cut, at random and many times, into rows that stand for the stream and rows that it is compared with, and the same
+statistic is followed as in production. A threshold is what a share of the streams exceeds, among those that have not
+alarmed before: 1 / ERT for each row. So the time to a false alarm does not depend on how long there has been none: it
+is memoryless.
+
+References:
+    Cobb, Van Looveren, Klaise (2022): Sequential multivariate change detection with calibrated and memoryless false
+    detection rates. AISTATS, PMLR 151, 226-239.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.online.tracker import Tracker
+
+Floats = npt.NDArray[np.float64]
+
+#: Cuts of the reference. Streams of one cut share what that cut got wrong: with 32, first thresholds were a tenth off.
+CUTS: Final = 128
+#: False alarms that a threshold rests on at least: it is right to about a fifth, the run length to less, since the
+#: thresholds' errors are independent.
+ALARMS: Final = 25
+#: Streams at least, and in units of ERT: over its horizon a quarter of such a stream's number alarms or more.
+STREAMS_MIN: Final = 2_000
+STREAMS_PER_ERT: Final = 4
+#: Rows that stand for the stream, in horizons: more would leave less to compare with.
+_HELD_HORIZONS: Final = 4
+
+
+def min_rows(horizon: int) -> int:
+    """That a reference needs: half of it stands for a stream."""
+    return 2 * horizon
+
+
+def calibrate(track: Callable[[Floats], Tracker], reference: Floats, *, horizon: int, ert: int, seed: int) -> Floats:
+    """(horizon,) float64: the threshold at each row after a start; later rows take the last. Infinite before any test.
+
+    Args:
+        track: a tracker against (m, d) rows.
+        reference: (n, d) rows, at least `min_rows`.
+        ert: expected run time, rows.
+    """
+    generator = np.random.default_rng((seed, 1))
+    each = math.ceil(max(STREAMS_MIN, STREAMS_PER_ERT * ert) / CUTS)
+    paths = np.empty((CUTS * each, horizon))
+    held = min(_HELD_HORIZONS * horizon, len(reference) // 2)
+    for cut in range(CUTS):
+        order = generator.permutation(len(reference))
+        tracker = track(reference[order[held:]])
+        prepared = tracker.prepare(reference[order[:held]])
+        for stream in range(each):
+            rows = generator.permutation(held)[:horizon]
+            paths[cut * each + stream] = np.fmax.reduce(tracker.simulate(prepared[rows]), axis=1)
+    return _thresholds(paths, ert)
+
+
+def _thresholds(paths: Floats, ert: int) -> Floats:
+    """Of (streams, rows): one for each block of rows, as short as `ALARMS` allow; the last block is long."""
+    streams, horizon = paths.shape
+    limits = np.full(horizon, np.inf)
+    tested = ~np.isnan(paths).all(axis=0)
+    if not tested.any():
+        return limits
+    start = int(np.argmax(tested))
+    # From two thirds on every window is one without memory of the start: those rows share one threshold.
+    steady = max(start, 2 * horizon // 3)
+    length = max(1, math.ceil(ALARMS * ert / streams))
+    alive = np.arange(streams)
+    while start < horizon:
+        stop = min(start + length, steady) if start < steady else horizon
+        highest = np.fmax.reduce(paths[alive, start:stop], axis=1)
+        share = -math.expm1((stop - start) * math.log1p(-1 / ert))
+        # The k-th largest: at most k streams of those alive lie above it, fewer where the statistic is discrete.
+        kept = np.sort(highest)
+        above = min(len(kept) - 1, math.floor(share * len(kept)))
+        limits[start:stop] = kept[len(kept) - 1 - above]
+        alive = alive[~(highest > limits[start])]
+        start = stop
+    return limits

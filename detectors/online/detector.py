@@ -1,0 +1,271 @@
+"""What the online drift detectors are, but for the statistics that they follow."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors import memory as memories
+from detectors.base import (
+    Fitted,
+    Param,
+    fitted,
+    require_at_least,
+    require_kinds,
+    require_rows,
+    require_schema,
+)
+from detectors.memory import Memory
+from detectors.online.calibration import calibrate, min_rows
+from detectors.online.tracker import Arrays, Floats, Tracker
+from govern.detection import NO_ROW, WindowScores
+from govern.errors import BadInput
+from govern.frame import Frame
+from govern.record import FeatureResult, Kind
+from govern.schema import FeatureKind, FeatureSchema
+
+STATE_VERSION: Final = 1
+
+#: Rows whose statistics are computed at a time. After an alarm the rest is computed again, from a new start.
+_PIECE: Final = 256
+
+
+class OnlineDrift(ABC):
+    """Follows statistics row by row, across windows, and alarms at the row at which one exceeds its threshold.
+
+    Thresholds are such that a stream without change runs `ert` rows, on average, until it alarms (`calibration`). They
+    count every row, window and feature, so there is no p-value and no correction. After an alarm it starts anew with
+    the next row; a verdict names the first alarm of its window.
+
+    Args:
+        ert: expected run time, in rows: one false alarm in so many.
+        max_reference: rows of the reference to keep, at most; drawn by the seed.
+        seed: of that draw and of the streams by which thresholds are found.
+        own: further parameters of the class, as its constructor takes them.
+    """
+
+    kind: Final[Kind] = "drift"
+    method: ClassVar[str]
+    kinds: ClassVar[tuple[FeatureKind, ...]]
+    min_instances: Final = 1
+    needs_outputs: Final[tuple[str, ...]] = ()
+
+    def __init__(self, *, ert: int, max_reference: int, seed: int, **own: Param) -> None:
+        # With fewer rows than that, the windows of a run do not even fill.
+        self.ert = require_at_least("ert", ert, 50, method=self.method)
+        self.max_reference = require_at_least("max_reference", max_reference, 100, method=self.method)
+        self.seed = seed
+        self._params: dict[str, Param] = {"ert": ert, "max_reference": max_reference, "seed": seed, **own}
+        self._state: Fitted | None = None
+
+    @property
+    @abstractmethod
+    def _horizon(self) -> int:
+        """`Tracker.horizon` of what `_track` makes."""
+
+    @abstractmethod
+    def _track(self, reference: Floats, schema: FeatureSchema) -> Tracker:
+        """What follows a stream beside these (m, d) rows of the features of `kinds`, in schema order.
+
+        Raises:
+            BadInput: a feature has too few values.
+        """
+
+    @abstractmethod
+    def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
+        """What a verdict says, but for `alarm_row`, of the row whose (k,) statistics these are."""
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return fitted(self._state, self.method).schema
+
+    @property
+    def digest(self) -> str:
+        return fitted(self._state, self.method).digest
+
+    @property
+    def reference_digest(self) -> str:
+        return fitted(self._state, self.method).reference_digest
+
+    @property
+    def thresholds(self) -> Floats:
+        """(rows,) at each row after a start; later rows take the last one."""
+        fitted(self._state, self.method)
+        return self._limits
+
+    def fit(self, reference: Frame) -> Self:
+        """Keep rows of the reference, and find the thresholds.
+
+        Raises:
+            BadInput: too few rows, no feature of these kinds, or one with too few values.
+        """
+        require_rows(reference, min_rows(self._horizon), method=self.method, what="reference")
+        columns = require_kinds(reference.schema, *self.kinds, method=self.method)
+        order = np.random.default_rng(self.seed).permutation(len(reference))
+        rows = rows_of(reference.take(np.sort(order[: self.max_reference])), columns)
+        limits = calibrate(
+            lambda kept: self._track(kept, reference.schema),
+            rows,
+            horizon=self._horizon,
+            ert=self.ert,
+            seed=self.seed,
+        )
+        self._restore(
+            Fitted.of(
+                reference,
+                method=self.method,
+                state_version=STATE_VERSION,
+                params=self._params,
+                arrays={"reference": rows, "thresholds": limits},
+            )
+        )
+        return self
+
+    def score(self, window: Frame) -> WindowScores:
+        """What it says of a stream that begins with this window.
+
+        Raises:
+            BadInput: no row, or columns that are not the reference's.
+        """
+        state = fitted(self._state, self.method)
+        require_schema(window, state.schema, method=self.method)
+        require_rows(window, self.min_instances, method=self.method, what="window")
+        return self.advance(self.start(), window, np.zeros(len(window), dtype=np.int64))[0]
+
+    def start(self) -> Memory:
+        fitted(self._state, self.method)
+        return Memory(0, self._tracker.begin())
+
+    def advance(self, memory: Memory, window: Frame, times: npt.NDArray[np.int64]) -> tuple[WindowScores, Memory]:
+        """What it says of the window that follows, and what it remembers after it. Times are not looked at.
+
+        Raises:
+            BadInput: no row, or columns that are not the reference's.
+        """
+        state = fitted(self._state, self.method)
+        require_schema(window, state.schema, method=self.method)
+        require_rows(window, self.min_instances, method=self.method, what="window")
+        rows = rows_of(window, self._columns)
+        told: WindowScores | None = None
+        at = 0
+        while at < len(rows):
+            piece = rows[at : at + _PIECE]
+            statistics, known = self._tracker.walk(memory.arrays, piece)
+            limits = self._limits[np.minimum(memory.rows + np.arange(len(piece)), len(self._limits) - 1)]
+            alarms = np.flatnonzero((statistics > limits[:, None]).any(axis=1))
+            if len(alarms) == 0:
+                memory = Memory(memory.rows + len(piece), known)
+                at += len(piece)
+                if told is None and at == len(rows):
+                    told = self._told(statistics[-1], float(limits[-1]), known, alarm=False)
+                continue
+            row = int(alarms[0])
+            if told is None or told.alarm_row == NO_ROW:
+                _, then = self._tracker.walk(memory.arrays, piece[: row + 1])
+                first = self._told(statistics[row], float(limits[row]), then, alarm=True)
+                told = WindowScores(
+                    alarm=True,
+                    features=first.features,
+                    statistic=first.statistic,
+                    threshold=first.threshold,
+                    alarm_row=at + row,
+                )
+            memory = self.start()
+            at += row + 1
+        assert told is not None
+        return told, memory
+
+    def pack(self, memory: Memory) -> bytes:
+        return memories.pack(memory)
+
+    def unpack(self, data: bytes) -> Memory:
+        """What `pack` stored.
+
+        Raises:
+            BadInput: the bytes are no memory of this detector.
+        """
+        fitted(self._state, self.method)
+        return memories.unpack(
+            data, method=self.method, accepts=lambda memory: self._tracker.accepts(memory.arrays, memory.rows)
+        )
+
+    def save(self, path: Path) -> None:
+        fitted(self._state, self.method).write(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
+        detector = state.construct(cls)
+        detector._restore(state)
+        return detector
+
+    def _restore(self, state: Fitted) -> None:
+        arrays = state.arrays()
+        columns = require_kinds(state.schema, *self.kinds, method=self.method)
+        if set(arrays) != {"reference", "thresholds"} or arrays["thresholds"].shape != (self._horizon,):
+            raise state.damaged(f"its arrays are {sorted(arrays)}, not a reference and thresholds")
+        if arrays["reference"].ndim != 2 or arrays["reference"].shape[1] != len(columns):
+            raise state.damaged(f"its reference is not one of {len(columns)} features")
+        self._columns = columns
+        self._limits: Floats = arrays["thresholds"]
+        self._tracker = self._track(arrays["reference"], state.schema)
+        self._state = state
+
+
+class OnlineFeatureDrift(OnlineDrift):
+    """Follows one statistic for each feature; all share the thresholds, so the statistics must be on one scale."""
+
+    statistic_name: ClassVar[str]
+
+    def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
+        largest = float(np.fmax.reduce(statistics))
+        features = [self.schema.features[position] for position in self._columns]
+        return WindowScores(
+            alarm=alarm,
+            features=tuple(
+                FeatureResult(
+                    feature=feature.name,
+                    statistic_name=self.statistic_name,
+                    statistic=statistic,
+                    p_value=math.nan,
+                    effect_size=math.nan,
+                    threshold=threshold,
+                    n=self._n(known, i),
+                    is_drift=statistic > threshold,
+                )
+                for i, (feature, statistic) in enumerate(zip(features, statistics.tolist(), strict=True))
+            ),
+            statistic=largest,
+            threshold=threshold,
+        )
+
+    @abstractmethod
+    def _n(self, known: Arrays, feature: int) -> int:
+        """Values of the feature that its statistic rests on."""
+
+
+def rows_of(frame: Frame, columns: tuple[int, ...]) -> Floats:
+    """(n, d) float64 of numeric and categorical features; codes as they are (`MISSING`, `UNSEEN`), NaN of numbers."""
+    return np.column_stack([frame.columns[position].astype(np.float64) for position in columns])
+
+
+def window_sizes(text: str | int, *, method: str) -> tuple[int, ...]:
+    """Of a parameter such as "20,50", in rising order.
+
+    Raises:
+        BadInput: it is no such list, or a window is too small to say anything.
+    """
+    try:
+        sizes = tuple(sorted({int(part) for part in str(text).split(",")}))
+    except ValueError as error:
+        raise BadInput(
+            f"{method}: windows is {text!r}",
+            why="it is the windows' sizes in rows, separated by commas",
+            fix='write for example "20,50"',
+        ) from error
+    return tuple(require_at_least("windows", size, 5, method=method) for size in sizes)

@@ -1,0 +1,153 @@
+"""How long a stream without change runs until it alarms, on real people, and how soon a real change is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.online.calibration import calibrate
+from detectors.online.cvm import OnlineCVMDrift
+from detectors.online.detector import OnlineDrift
+from govern.detection import NO_ROW
+from govern.errors import BadInput
+from govern.frame import Frame
+
+ERT = 200
+#: Rows of each stream without change: the fixture's 4,000 people of a year, less the reference.
+REFERENCE_ROWS = 1_500
+
+ONLINE = [OnlineCVMDrift]
+
+
+def alarms(detector: OnlineDrift, stream: Frame, size: int = 50) -> list[int]:
+    """Rows at which it alarms; it starts anew after each, and so does the window, so that none is untold."""
+    memory, at, found = detector.start(), 0, []
+    while at < len(stream):
+        window = stream.take(slice(at, at + size))
+        scores, after = detector.advance(memory, window, np.zeros(len(window), dtype=np.int64))
+        if scores.alarm_row == NO_ROW:
+            memory, at = after, at + size
+        else:
+            found.append(at + scores.alarm_row)
+            memory, at = detector.start(), at + scores.alarm_row + 1
+    return found
+
+
+@pytest.mark.parametrize("online", ONLINE)
+def test_a_stream_without_change_runs_as_long_as_expected(online, acs):
+    rows = told = 0
+    for seed in range(4):
+        order = np.random.default_rng((7, seed)).permutation(4_000)
+        detector = online(ert=ERT, seed=seed).fit(acs[2015].take(order[:REFERENCE_ROWS]))
+        stream = acs[2015].take(order[REFERENCE_ROWS:])
+        told += len(alarms(detector, stream))
+        rows += len(stream)
+    # 50 alarms are expected of 10,000 rows: a Poisson number is within 3 standard deviations of it. What a reference of
+    # 1,500 rows gets wrong makes the number more uneven, hence 4; and a discrete statistic may alarm less often.
+    assert told < rows / ERT + 4 * np.sqrt(rows / ERT)
+    assert told > rows / ERT / 4
+
+
+@pytest.mark.parametrize("online", ONLINE)
+def test_how_a_stream_is_cut_changes_nothing(online, acs):
+    detector = online(ert=ERT).fit(acs[2015].take(slice(0, 600)))
+    stream = acs[2018].take(slice(0, 400))
+    times = np.zeros(400, dtype=np.int64)
+    told, whole = detector.advance(detector.start(), stream, times)
+    for size in (1, 7, 256):
+        memory, first = detector.start(), NO_ROW
+        for at in range(0, 400, size):
+            piece = slice(at, at + size)
+            scores, memory = detector.advance(memory, stream.take(piece), times[piece])
+            if first == NO_ROW and scores.alarm:
+                first = at + scores.alarm_row
+                statistic = scores.statistic
+        assert detector.pack(memory) == detector.pack(whole)
+        assert first == told.alarm_row
+        assert first == NO_ROW or statistic.hex() == told.statistic.hex()
+
+
+@pytest.mark.parametrize("online", ONLINE)
+def test_a_real_change_is_found_soon(online, acs):
+    """The stream turns from all people to those with a job, who are of other ages and schooling."""
+    order = np.random.default_rng(5).permutation(4_000)
+    detector = online(ert=2_000, seed=0).fit(acs[2015].take(order[:2_500]))
+    employed = acs[2018].outputs["employed"][:, 0] == 1.0
+    before, after = acs[2015].take(order[2_500:2_600]), acs[2018].take(np.flatnonzero(employed)[:400])
+    found = alarms(detector, Frame.concat([before, after]))
+    assert found[0] >= 100
+    # A false alarm in 150 rows has a chance of 7 %: here is the change instead, again and again.
+    assert found[0] < 250
+    assert len(found) >= 3
+
+
+def test_thresholds_fall_as_survivors_grow_fewer_and_then_stay(acs):
+    detector = OnlineCVMDrift(ert=ERT, windows=20).fit(acs[2015].take(slice(0, 600)))
+    limits = detector.thresholds
+    assert np.isinf(limits[:19]).all()
+    assert np.isfinite(limits[19:]).all()
+    assert limits[19] > limits[-1]
+    assert len(set(limits[40:])) == 1
+
+
+class Mean:
+    """Of the last ten rows: the first is as large as any later one, the next ones hardly differ from it."""
+
+    horizon = 30
+
+    def __init__(self, reference):
+        self.centre = reference.mean()
+
+    def prepare(self, rows):
+        return rows - self.centre
+
+    def simulate(self, prepared):
+        sums = np.cumsum(np.vstack((np.zeros((1, 1)), prepared)), axis=0)
+        found = np.full((len(prepared), 1), np.nan)
+        found[9:] = sums[10:] - sums[:-10]
+        return found
+
+
+def test_each_row_alarms_with_the_same_chance():
+    """Memoryless: of streams without change, equal shares of those left alarm in the first rows and in later ones."""
+    streams = 6_000
+    rng = np.random.default_rng(2)
+    reference = rng.normal(size=(5_000, 1))
+    limits = calibrate(Mean, reference, horizon=30, ert=100, seed=0)
+    told, constant = np.zeros(30), np.zeros(30)
+    mean = Mean(reference)
+    for _ in range(streams):
+        path = mean.simulate(mean.prepare(rng.normal(size=(30, 1))))[:, 0]
+        for count, threshold in ((told, limits), (constant, limits[-1])):
+            over = np.flatnonzero(path > threshold)
+            count[over[:1]] += 1
+    left = streams - np.concatenate(([0], np.cumsum(told)[:-1]))
+    assert not told[:9].any()
+    for part in (slice(9, 11), slice(11, 15), slice(15, 20), slice(20, 30)):
+        expected = left[part].sum() / 100
+        assert abs(told[part].sum() - expected) < 4 * np.sqrt(expected) + 0.2 * expected
+    # With one threshold for all rows, those at which the window is first full would have about three times their share.
+    assert constant[9] > 2 * streams / 100
+
+
+def test_after_an_alarm_it_starts_anew(acs):
+    detector = OnlineCVMDrift(ert=ERT, windows=20).fit(acs[2015].take(slice(0, 600)))
+    old = acs[2015].columns[0] > 70
+    stream = acs[2015].take(np.flatnonzero(old)[:60])
+    first, after = detector.advance(detector.start(), stream.take(slice(0, 30)), np.zeros(30, dtype=np.int64))
+    assert first.alarm_row == 19
+    assert after.rows == 10
+    assert detector.score(stream.take(slice(20, 60))).alarm_row == 19
+    # Ten rows are known, ten more fill the window again.
+    assert detector.advance(after, stream.take(slice(30, 60)), np.zeros(30, dtype=np.int64))[0].alarm_row == 9
+
+
+def test_parameters_that_say_nothing_are_refused(acs):
+    with pytest.raises(BadInput, match="windows is 'wide'"):
+        OnlineCVMDrift(windows="wide")
+    with pytest.raises(BadInput, match="the least possible is 5"):
+        OnlineCVMDrift(windows="3,20")
+    with pytest.raises(BadInput, match="ert is 10"):
+        OnlineCVMDrift(ert=10)
+    with pytest.raises(BadInput, match="has 200 rows: at least 300 are needed"):
+        OnlineCVMDrift().fit(acs[2015].take(slice(0, 200)))
