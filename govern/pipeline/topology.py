@@ -41,6 +41,7 @@ class PlannedStep:
         window_ms: age that closes a window (detectors; 0 for others).
         after: steps whose results it reads.
         triggers: (step, tensor), any of which starts an explainer.
+        rolling: whether its window slides with each request.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PlannedStep:
     window_ms: int
     after: tuple[str, ...]
     triggers: tuple[tuple[str, str], ...]
+    rolling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def _planned(step: Step, pipeline: str, kinds: Kinds) -> PlannedStep:
         window_ms=window_ms,
         after=tuple(dict.fromkeys(one.node for one in (*inputs, *triggers))),
         triggers=tuple((one.node, one.tensor) for one in triggers),
+        rolling=step.detector is not None and step.batch.rolling,
     )
 
 

@@ -2,11 +2,12 @@
 
 Key `[pipeline, step, revision, endpoint, chunk, piece]` (JSON): a piece of the bytes of some rows of that step's open
 window. A full chunk is written once and never again, so what a commit costs does not grow with the window; a chunk of
-wide rows is cut into pieces, so that no message grows past what a broker takes. Chunk -1, cut likewise, holds no rows
-but what the step's detector remembers of the windows before, if it is one that remembers. Key `@position`: the next
-offset to read, what was lost in the open windows, and what the partition knows of its capture agents. Key
-`@track/<pipeline>`: the same of a pipeline that has come less far than the others, or farther. All of them are
-published in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with
+wide rows is cut into pieces, so that no message grows past what a broker takes. Of a window that slides, chunks say
+which rows they hold, and a number is used again when the window has left its rows behind. Chunk -1, cut likewise,
+holds no rows but what the step's detector remembers of the windows before, if it is one that remembers. Key
+`@position`: the next offset to read, what was lost in the open windows, and what the partition knows of its capture
+agents. Key `@track/<pipeline>`: the same of a pipeline that has come less far than the others, or farther. All of them
+are published in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with
 their dtype and shape. Workers of a placement write `<placement>/` before each key.
 """
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from govern.errors import BadInput
 from govern.frame import Frame
+from govern.runtime.rolling import Slide
 from govern.runtime.windows import Rows
 from govern.schema import FeatureSchema
 
@@ -57,6 +59,7 @@ class ChunkState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         collected_for: `govern.runtime.plans.fingerprint` of the step that collected them; "" in older checkpoints.
+        slide: of a window that slides.
     """
 
     format_version: int
@@ -71,6 +74,7 @@ class ChunkState(msgspec.Struct, frozen=True, kw_only=True):
     request_ids: list[str]
     traceparents: list[str]
     collected_for: str = ""
+    slide: Slide | None = None
 
 
 class MemoryState(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +176,7 @@ def parse_window_text(text: str) -> WindowKey:
     return msgspec.json.decode(text, type=WindowKey)
 
 
-def encode_chunk(rows: Rows, *, collected_for: str = "") -> bytes:
+def encode_chunk(rows: Rows, *, collected_for: str = "", slide: Slide | None = None) -> bytes:
     frame = rows.frame
     return msgspec.msgpack.encode(
         ChunkState(
@@ -188,6 +192,7 @@ def encode_chunk(rows: Rows, *, collected_for: str = "") -> bytes:
             request_ids=list(rows.request_ids),
             traceparents=list(rows.traceparents),
             collected_for=collected_for,
+            slide=slide,
         )
     )
 
@@ -220,6 +225,11 @@ def decode_chunk(data: bytes, schema: FeatureSchema, *, collected_for: str = "")
         request_ids=tuple(state.request_ids),
         traceparents=tuple(state.traceparents),
     )
+
+
+def slide_of(data: bytes) -> Slide | None:
+    """Of the rows of a chunk that `decode_chunk` has read; None where their window tumbles."""
+    return msgspec.msgpack.decode(data, type=_Sliding).slide
 
 
 def encode_memory(packed: bytes, *, collected_for: str) -> bytes:
@@ -258,6 +268,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 class _Versioned(msgspec.Struct):
     format_version: int
+
+
+class _Sliding(msgspec.Struct):
+    slide: Slide | None = None
 
 
 def decode_versioned(data: bytes, kind: type[S], noun: str) -> S:

@@ -103,7 +103,7 @@ def fingerprint(loaded: LoadedPipeline, step: str) -> str:
     with every change of its pipeline.
     """
     planned, source = loaded.plan.step(step), loaded.plan.source
-    made_of = (
+    made_of: tuple[str | int, ...] = (
         loaded.plan.digest if step in loaded.fed else "",
         loaded.detectors[step].digest,
         source.service,
@@ -111,4 +111,6 @@ def fingerprint(loaded: LoadedPipeline, step: str) -> str:
         planned.batch_size,
         planned.window_ms,
     )
+    if planned.rolling:
+        made_of = (*made_of, "rolling")
     return hashlib.sha256(msgspec.json.encode(made_of)).hexdigest()

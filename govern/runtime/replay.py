@@ -139,7 +139,7 @@ def _rows(
 ) -> tuple[Rows | None, Sequence[DeadLetter]]:
     """The window's instances as a worker reads them, and what it could not read."""
     where = verdict.window
-    step = replace(loaded.plan.step(verdict.step), batch_size=_NEVER_FULL, window_ms=0)
+    step = replace(loaded.plan.step(verdict.step), batch_size=_NEVER_FULL, window_ms=0, rolling=False)
     alone = replace(
         loaded,
         plan=replace(loaded.plan, steps=(step,)),

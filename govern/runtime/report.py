@@ -115,7 +115,7 @@ class Reporter:
         for pipeline, inference in effects.observed:
             self._inference(pipeline, inference, seen)
         for judgement in effects.judgements:
-            self._verdict(judgement.verdict, now_ns)
+            self._verdict(judgement.verdict, judgement.new, now_ns)
         for pipeline, spent_s in effects.spent_s.items():
             self._metrics.pipeline_judging.labels(*labels(namespace=namespace, pipeline=pipeline)).inc(spent_s)
         for pipeline, lost in effects.lost.items():
@@ -156,7 +156,7 @@ class Reporter:
             max(0, inference.t_response - inference.t_request) / 1e9, exemplar(inference.traceparent)
         )
 
-    def _verdict(self, verdict: Verdict, now_ns: int) -> None:
+    def _verdict(self, verdict: Verdict, new: int, now_ns: int) -> None:
         metrics = self._metrics
         names = labels(
             namespace=verdict.namespace,
@@ -169,7 +169,7 @@ class Reporter:
         )
         metrics.verdicts.labels(*names).inc()
         metrics.alarms.labels(*names).inc(int(verdict.alarm))
-        metrics.instances.labels(*names).inc(verdict.window.n_instances)
+        metrics.instances.labels(*names).inc(new)
         metrics.window_instances.labels(*names).set(verdict.window.n_instances)
         metrics.window_completeness.labels(*names).set(verdict.window.completeness)
         metrics.verdict_freshness.labels(*names).observe(

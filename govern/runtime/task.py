@@ -27,7 +27,7 @@ from govern.pipeline import PlannedStep
 from govern.record import DeadLetter, ExplainRequest, Inference, Verdict
 from govern.runtime import checkpoint, dead_letters, retry
 from govern.runtime.checkpoint import MEMORY, WindowKey
-from govern.runtime.chunks import Chunks
+from govern.runtime.chunks import Buffer, Chunks
 from govern.runtime.flows import NO_OUTCOMES, Outcomes, answered, runs_for
 from govern.runtime.judge import Stream, judge, missing_outputs, window_record
 from govern.runtime.loader import LoadedPipeline
@@ -35,6 +35,7 @@ from govern.runtime.memory import Memories
 from govern.runtime.outputs import lane_of, lineage, output_record
 from govern.runtime.passage import Passage
 from govern.runtime.plans import fingerprint, is_plan
+from govern.runtime.rolling import RollingBuffer
 from govern.runtime.watched import Failed, Ran, rows_of
 from govern.runtime.windows import ClosedWindow, Rows, WindowBuffer
 
@@ -49,10 +50,15 @@ READ_AHEAD: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and the traces of the instances that it is about, newest last."""
+    """A verdict and the traces of the instances that it is about, newest last.
+
+    Attributes:
+        new: how many of them no verdict before was about: all, but of a window that slides.
+    """
 
     verdict: Verdict
     traceparents: tuple[str, ...]
+    new: int
 
 
 class Output(NamedTuple):
@@ -114,7 +120,7 @@ class PartitionTask:
         self._alone = alone
         self._pipelines = {one.plan.name: one for one in pipelines}
         self._watching = _by_source(pipelines)
-        self._buffers: dict[WindowKey, WindowBuffer] = {}
+        self._buffers: dict[WindowKey, Buffer] = {}
         #: Of windows that have a buffer.
         self._memories = Memories()
         self._chunks = Chunks()
@@ -193,8 +199,8 @@ class PartitionTask:
             if memory and not self._memories.restore(key, memory, collected_for=collected_for):
                 self._gone.extend(key.chunk(MEMORY, piece) for piece in memory)
             buffer = self._buffer(key)
-            rows, unusable = self._chunks.restore(key, found, loaded.schema_of(key.step), collected_for=collected_for)
-            buffer.restore(rows, lost[key] + unusable)
+            schema = loaded.schema_of(key.step)
+            self._chunks.restore(key, found, buffer, schema, lost=lost[key], collected_for=collected_for)
         return self.position
 
     def process(
@@ -271,7 +277,7 @@ class PartitionTask:
         del self._buffers[key]
         self._gone.extend(self._memories.give_up(key))
         self._chunks.replace(key)
-        return len(buffer) + buffer.lost
+        return buffer.unjudged + buffer.lost
 
     def _give_up(self, key: WindowKey) -> None:
         del self._buffers[key]
@@ -308,12 +314,12 @@ class PartitionTask:
             self.at_work = ""
             effects.spend(pipeline, time.perf_counter() - began_s)
 
-    def _buffer(self, key: WindowKey) -> WindowBuffer:
+    def _buffer(self, key: WindowKey) -> Buffer:
         buffer = self._buffers.get(key)
         if buffer is None:
             loaded = self._pipelines[key.pipeline]
             step = loaded.plan.step(key.step)
-            buffer = self._buffers[key] = WindowBuffer(
+            buffer = self._buffers[key] = (RollingBuffer if step.rolling else WindowBuffer)(
                 size=step.batch_size,
                 span_ns=step.window_ms * 1_000_000,
                 minimum=loaded.detectors[key.step].min_instances,
@@ -463,7 +469,7 @@ class PartitionTask:
                 self._memories.keep(key, judged.memory)
             verdict = judged.verdict
             if key.step in loaded.plan.outputs:
-                effects.judgements.append(Judgement(verdict, window.rows.traceparents))
+                effects.judgements.append(Judgement(verdict, window.rows.traceparents, window.new))
             for step in loaded.plan.steps:
                 if step.kind == "explainer":
                     effects.explain_requests.extend(_explain_requests(step, verdict, window))

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from govern import plugins
+from govern.detection import remembers
 from govern.pipeline import Pipeline, Problem
 from govern.pipeline.check import Kinds
 from govern.pipeline.document import Document
 from govern.pipeline.errors import Where
 from govern.pipeline.graph import edges, graph, reachable
 from govern.pipeline.references import FLAGGED, Reference, detector_kind, parse
-from govern.pipeline.spec import Batch, ModelSpec, Output, PipelineSpec, Step
+from govern.pipeline.spec import Batch, DetectorSpec, ModelSpec, Output, PipelineSpec, Step
 
 COMMAND: Final = "govern worker"
 #: Key of a model of the specification -> why a worker does not run it, and what to do without it.
@@ -25,7 +27,6 @@ REFUSED: Final[dict[tuple[type, str], tuple[str, str]]] = {
         "a pipeline has no topics of its own in a worker",
         "remove it; topics are managed with `govern topics`",
     ),
-    (Batch, "rolling"): ("a worker's windows are tumbling", "remove it"),
 }
 #: What a worker refuses of an explainer, whose rows it takes from the window that triggers it.
 REFUSED_OF_EXPLAINERS: Final[dict[tuple[type, str], tuple[str, str]]] = {
@@ -38,6 +39,7 @@ REFUSED_OF_EXPLAINERS: Final[dict[tuple[type, str], tuple[str, str]]] = {
 RUN: Final = frozenset(
     {
         *((PipelineSpec, key) for key in ("input", "allowCycles", "maxStepRevisits")),
+        (Batch, "rolling"),
         *((Step, key) for key in ("transformer", "router", "combiner")),
         *((Step, key) for key in ("inputsJoinType", "triggersJoinType", "joinWindowMs", "tensorMap")),
         *((ModelSpec, key) for key in ("url", "name", "version", "timeoutMs")),
@@ -115,6 +117,9 @@ def _step(
     ):
         if wrong:
             yield document.problem((*where, key), who, why, f"remove `{key}`", at_key=True)
+    if step.detector is not None and step.batch.rolling and (why := _not_rolling(step.detector, kinds)):
+        here = (*where, "batch", "rolling")
+        yield document.problem(here, f"`rolling` of {who}", why, "remove `rolling`", at_key=True)
     for position, text in enumerate(step.inputs):
         refused = _input(step, _parsed(text), pipeline, steps, kinds)
         if refused:
@@ -123,6 +128,15 @@ def _step(
         refused = _trigger(step, _parsed(text), pipeline, steps, kinds)
         if refused:
             yield document.problem((*where, "triggers", position), text, *refused)
+
+
+def _not_rolling(detector: DetectorSpec, kinds: Kinds) -> str:
+    """Why a detector is not given windows that overlap; "" when it is."""
+    if kinds(detector.type) in FLAGGED:
+        return "each row is judged once, by itself, whatever rows it came with"
+    if remembers(plugins.load(plugins.DETECTORS, detector.type)):
+        return f"{detector.type} remembers the windows before, and would count their rows again"
+    return ""
 
 
 def _input(

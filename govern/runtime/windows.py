@@ -1,6 +1,6 @@
 """Windows over one partition of a stream: by count, by time, or whichever comes first. Pure; no clock, no I/O.
 
-A window tumbles: each instance belongs to exactly one. It closes
+A window tumbles: each instance belongs to exactly one. (For those that slide, see `govern.runtime.rolling`.) It closes
 
 - by *count*, as soon as it holds `size` instances, inside a request when need be (the rest opens the next one);
 - by *time*, when an instance arrives whose event time is `span_ns` or more after the window's first one, or when
@@ -90,12 +90,20 @@ class ClosedWindow:
 
     Attributes:
         rows: its instances, in stream order.
-        lost: instances known to be missing between the previous window's end and this one's.
+        lost: instances known to be missing between the previous window's end and this one's; of a window that slides,
+            all that are missing among its own.
+        judged_before: how many of its instances, the oldest, were in the window before.
     """
 
     rows: Rows
     lost: int
     closed_by: ClosedBy
+    judged_before: int = 0
+
+    @property
+    def new(self) -> int:
+        """How many of its instances no window before had."""
+        return len(self.rows) - self.judged_before
 
     @property
     def completeness(self) -> float:
@@ -121,6 +129,11 @@ class WindowBuffer:
         self._windows = 0
 
     def __len__(self) -> int:
+        return self._count
+
+    @property
+    def unjudged(self) -> int:
+        """Instances that no window has been closed with."""
         return self._count
 
     @property

@@ -85,7 +85,12 @@ spec:
 
 
 def kinds(type_: str) -> Kind:
-    known: dict[str, Kind] = {"tabular": "drift", "isolation_forest": "outlier", "model_distillation": "adversarial"}
+    known: dict[str, Kind] = {
+        "tabular": "drift",
+        "alibi_detect.saved_online_drift": "drift",
+        "isolation_forest": "outlier",
+        "model_distillation": "adversarial",
+    }
     if type_ not in known:
         raise ConfigError(f"{type_!r} is not known", why="it is not registered", fix="correct the name")
     return known[type_]

@@ -46,7 +46,9 @@ def test_check_says_of_a_pipeline_that_no_command_runs_why(file: Path, called: s
     assert "score, 7 steps" in result.output
     assert "no command of this release runs it" in result.output
     assert "not govern worker: 5:3 spec `schema` is missing: the rows of what the pipeline is given" in result.output
-    assert "not govern worker: 22:38 spec.steps[2].batch.rolling `rolling`" in result.output
+    assert "not govern worker: 22:7 spec.steps[2].batch router step 'split': in `govern worker` only detectors" in (
+        result.output
+    )
     assert "not govern serve: 40:40 spec.output.steps[1] why never comes: step 'why' explains after" in result.output
 
 

@@ -100,7 +100,8 @@ def test_seldon_v2(drawn: tuple[list[str], list[dict[str, Any]]]) -> None:
         batch = steps[number].get("batch")
         if batch is not None:
             assert step.batch.size == batch["size"] or f"{where}.batch.size" in lost
-            assert not batch["rolling"] or f"{where}.batch.rolling" in lost
+            assert step.batch.rolling == (batch["rolling"] and role == "drift")
+            assert step.batch.rolling or not batch["rolling"] or f"{where}.batch.rolling" in lost
 
 
 def units(children: st.SearchStrategy[list[dict[str, Any]]]) -> st.SearchStrategy[dict[str, Any]]:

@@ -30,6 +30,8 @@ TP: Final = Partition("govern.default.inferences", 0)
 SECOND_MS: Final = 1000
 #: Of a checkpoint's messages: what a detector remembers is more than one of the smaller ones.
 PIECE_BYTES: Final = (200, checkpoint.PIECE_BYTES)
+#: Of a chunk: windows have several of the smaller ones.
+CHUNK_ROWS: Final = (7, checkpoint.CHUNK_ROWS)
 DETECTORS: Final = ("drift", "outlier", "adversarial")
 
 
@@ -56,8 +58,8 @@ class Topics:
 
 @st.composite
 def pipelines_of(draw: st.DrawFn, fitted: LoadedPipeline) -> list[LoadedPipeline]:
-    """One to three pipelines over the fitted detectors, each step with a window of its own by count and time; some
-    with a detector that remembers instead, and takes offence at windows."""
+    """One to three pipelines over the fitted detectors, each step with a window of its own by count and time, which
+    may slide; some with a detector that remembers instead, and takes offence at windows."""
     found = []
     for number in range(draw(st.integers(1, 3), label="pipelines")):
         names = draw(st.sets(st.sampled_from(DETECTORS), min_size=1), label="steps")
@@ -66,6 +68,7 @@ def pipelines_of(draw: st.DrawFn, fitted: LoadedPipeline) -> list[LoadedPipeline
                 step,
                 batch_size=draw(st.integers(2, 40), label=f"size of {step.name}"),
                 window_ms=draw(st.sampled_from((0, 3, 10, 60)), label=f"seconds of {step.name}") * SECOND_MS,
+                rolling=step.name == "drift" and draw(st.booleans(), label="drift slides"),
             )
             for step in fitted.plan.steps
             if step.name in names or (step.kind == "explainer" and "outlier" in names)
@@ -74,6 +77,8 @@ def pipelines_of(draw: st.DrawFn, fitted: LoadedPipeline) -> list[LoadedPipeline
         plan = with_fields(fitted.plan, name=f"watch-{number}", steps=steps, outputs=outputs)
         detectors = {name: fitted.detectors[name] for name in sorted(names)}
         for name in draw(st.sets(st.sampled_from(sorted(names))), label="that remember"):
+            if plan.step(name).rolling:
+                continue
             detectors[name] = Remembering(fitted.schema, refuses=draw(st.booleans(), label=f"{name} refuses"))
         found.append(with_fields(fitted, plan=plan, detectors=detectors))
     return found
@@ -103,9 +108,9 @@ def stream_of(draw: st.DrawFn, make: Make) -> list[Message]:
     return messages
 
 
-def wire(effects: Effects) -> tuple[list[bytes], list[bytes], list[bytes]]:
+def wire(effects: Effects) -> tuple[list[tuple[bytes, int]], list[bytes], list[bytes]]:
     return (
-        [encode(one.verdict) for one in effects.judgements],
+        [(encode(one.verdict), one.new) for one in effects.judgements],
         [encode(one) for one in effects.explain_requests],
         [encode(one) for one in effects.dead_letters],
     )
@@ -117,6 +122,7 @@ def test_no_crash_changes_what_is_published(
     pipeline: LoadedPipeline, make_inference: Make, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
     monkeypatch.setattr(checkpoint, "PIECE_BYTES", data.draw(st.sampled_from(PIECE_BYTES), label="bytes"))
+    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", data.draw(st.sampled_from(CHUNK_ROWS), label="rows"))
     pipelines = data.draw(pipelines_of(pipeline), label="pipelines")
     messages = data.draw(stream_of(make_inference), label="stream")
     whole = PartitionTask(TP, "default", pipelines).process(messages)

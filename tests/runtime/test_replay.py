@@ -21,6 +21,7 @@ from govern.codecs import cloudevents
 from govern.codecs.inference import decode as inference_rows
 from govern.errors import BadInput, NotFound
 from govern.frame import Frame
+from govern.pipeline import Plan
 from govern.record import Access, Inference, Payload, Redaction, Verdict, decode
 from govern.runtime import dead_letters, retry
 from govern.runtime.limits import to_message
@@ -49,6 +50,12 @@ def judged(messages: Sequence[Message], pipeline: LoadedPipeline) -> list[Verdic
     return found + [one.verdict for one in task.expire(2 * START_NS).judgements]
 
 
+def sliding(plan: Plan, *, size: int) -> Plan:
+    """The plan with a drift window that slides, and no other detectors."""
+    (step,) = [with_fields(one, batch_size=size, rolling=True) for one in plan.steps if one.name == "drift"]
+    return with_fields(plan, steps=(step,), outputs=("drift",))
+
+
 def again(verdict: Verdict, messages: Sequence[Message], pipeline: LoadedPipeline, kept_from: int = 0) -> Replayed:
     return replay(verdict, messages, {"watch": pipeline}, kept_from=kept_from)
 
@@ -68,6 +75,26 @@ def test_every_window_is_computed_from_its_own_records_alone(pipeline: LoadedPip
         own = [one for one in messages if where.first_offset <= one.offset <= where.last_offset]
         found = again(wire(verdict), own, pipeline)
         assert (found.outcome, found.why, found.differences) == ("identical", "", ())
+
+
+def test_each_window_of_those_that_overlap_is_computed_from_its_own_records_alone(
+    pipeline: LoadedPipeline, make_inference: Make
+) -> None:
+    slides = with_fields(
+        pipeline, plan=sliding(pipeline.plan, size=50), detectors={"drift": pipeline.detectors["drift"]}
+    )
+    messages = stream(make_inference, 90)
+    verdicts = judged(messages, slides)
+    assert len({one.id for one in verdicts}) == len(verdicts) > 30
+    assert any(one.window.first_row for one in verdicts), "a window that begins inside a request"
+    for verdict in verdicts:
+        where = verdict.window
+        own = [one for one in messages if where.first_offset <= one.offset <= where.last_offset]
+        found = again(wire(verdict), own, slides)
+        assert (found.outcome, found.why, found.differences) == ("identical", "", ())
+    last = verdicts[-1].window
+    late = replace(verdicts[-1], window=replace(last, first_row=last.first_row + 1))
+    assert again(late, messages, slides).outcome == "rows"
 
 
 def test_a_letter_that_was_given_back_counts_where_it_was_judged(

@@ -27,13 +27,13 @@ CASES = [
         "govern topics",
     ),
     (
-        "batch: {size: 500}",
-        "batch: {size: 500, rolling: true}",
+        "batch: {size: 10, windowMs: 50}",
+        "batch: {size: 10, rolling: true}",
         "rolling",
-        "spec.steps[1].batch.rolling",
-        "`rolling`",
-        "tumbling",
-        "remove it",
+        "spec.steps[3].batch.rolling",
+        "`rolling` of detector step 'adversarial'",
+        "each row is judged once, by itself",
+        "remove `rolling`",
     ),
     (
         "      triggers: [outlier.outputs.outliers, adversarial.outputs.adversarials]\n",
@@ -203,12 +203,19 @@ def test_each_refusal_has_its_place_reason_and_fix(
     assert (what in problem.what, why in problem.why, fix in problem.fix) == (True, True, True), str(problem)
 
 
+def test_a_detector_that_remembers_is_not_given_windows_that_overlap(tmp_path: Path) -> None:
+    text = GOOD.replace("batch: {size: 500}", "batch: {size: 500, rolling: true}")
+    assert refused(tmp_path, text) == []
+    (problem,) = refused(tmp_path, text.replace("type: tabular", "type: alibi_detect.saved_online_drift"))
+    assert problem.field == "spec.steps[1].batch.rolling"
+    assert "remembers the windows before" in problem.why
+
+
 def test_of_a_called_pipeline_a_worker_refuses_what_is_not_of_one_inference(tmp_path: Path) -> None:
     step = "spec.steps[{}].{}".format
     assert [problem.field for problem in refused(tmp_path, CALLED)] == [
         "spec.dataflow",
         "spec",
-        step(2, "batch.rolling"),
         step(2, "batch"),
         step(6, "triggersJoinType"),
         step(6, "triggers[0]"),
@@ -294,7 +301,7 @@ def test_a_pipeline_without_output_or_with_a_source_is_not_served_whole(tmp_path
 
 
 def test_what_asks_for_nothing_else_than_a_worker_does_is_run(tmp_path: Path) -> None:
-    text = GOOD.replace("batch: {size: 500}", "batch: {size: 500, rolling: false}\n      inputsJoinType: outer")
+    text = GOOD.replace("batch: {size: 500}", "batch: {size: 500, rolling: true}\n      inputsJoinType: outer")
     text = text.replace("batch: {size: 10, windowMs: 50}", "inputsJoinType: inner")
     text = text.replace("{captured: true}", "{captured: true, outputs: [{name: probability, datatype: FP64}]}")
     assert refused(tmp_path, text + "  allowCycles: false\n") == []
@@ -310,7 +317,11 @@ def test_a_later_key_of_the_vocabulary_is_run_declared_or_refused() -> None:
 
 def test_a_worker_that_is_given_such_a_file_says_so_and_loads_nothing(fitted: Fitted, tmp_path: Path) -> None:
     file = fitted.write(tmp_path / "pipeline", "default")
-    file.write_text(file.read_text().replace("{size: 300, ", "{rolling: true, size: 300, "))
-    with pytest.raises(PipelineError, match=r"spec\.steps\[1\]\.batch\.rolling: `rolling` is not run") as caught:
+    good = file.read_text()
+    file.write_text(good.replace("{size: 20, ", "{rolling: true, size: 20, "))
+    with pytest.raises(PipelineError, match=r"spec\.steps\[2\]\.batch\.rolling: `rolling` of detector step") as caught:
         load(file)
-    assert [problem.place for problem in caught.value.problems] == [f"{file}:14:15"]
+    assert [problem.place for problem in caught.value.problems] == [f"{file}:18:15"]
+    file.write_text(good.replace("{size: 300, ", "{rolling: true, size: 300, "))
+    (loaded,) = load(file)
+    assert {one.name for one in loaded.plan.steps if one.rolling} == {"drift"}

@@ -11,7 +11,7 @@ from govern.pipeline.manifests.flow import Call, Flow, Given
 from govern.pipeline.manifests.graph import JOINS, Edge, Graph, Joins, Node, Role
 from govern.pipeline.manifests.manifest import Loss, Part
 from govern.pipeline.manifests.seldon_v2_flow import write
-from govern.pipeline.references import parse
+from govern.pipeline.references import FLAGGED, parse
 from govern.record import Kind
 
 #: How Seldon serves a model, and nothing of what the model is in a graph.
@@ -177,9 +177,10 @@ def _step(
         if batch.flag("rolling"):
             window["rolling"] = True
         if role == "detector":
-            if "rolling" in window:
-                fix = "nothing, if that will do"
-                unwatched.append(Loss(batch, "rolling", "`rolling` is not imported", "windows are tumbling", fix))
+            if "rolling" in window and kind in FLAGGED:
+                why = "each row is judged once, by itself"
+                fix = "nothing: it would change no row's verdict"
+                unwatched.append(Loss(batch, "rolling", "`rolling` is not imported", why, fix))
         else:
             for key in ("size", "windowMs", "rolling"):
                 unwatched += batch.unsaid(key, _STAYS, _WHOLE)

@@ -141,7 +141,8 @@ def _document(graph: Graph, model: Node, beside: Sequence[_Beside], alone: bool,
             step["detector"] = {"type": DETECTOR_TYPES[one.node.kind], "artifact": artifact}
             inputs = dict.fromkeys(_reference(edge, name, model, names) for edge in one.edges)
             step["inputs"] = [*inputs] or [f"{name}.inputs"]
-            window = {key: value for key, value in one.node.batch.items() if key != "rolling"}
+            flags = one.node.kind in FLAGGED
+            window = {key: value for key, value in one.node.batch.items() if key != "rolling" or not flags}
             step |= {"batch": window} if window else {}
         else:
             step["explainer"] = {"name": one.node.name}

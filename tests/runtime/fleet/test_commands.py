@@ -69,7 +69,7 @@ def test_nothing_is_applied_when_one_is_wrong(pipeline: Run, write: Write) -> No
     """As `govern pipeline check` finds it, as a worker does, and as its artifact shows when it is read."""
     right = write("right")
     unknown = write("unknown", "type: tabular", "type: tabularr")
-    unrun = write("unrun", "batch: {size: 300,", "batch: {rolling: true, size: 300,")
+    unrun = write("unrun", "batch: {size: 20,", "batch: {rolling: true, size: 20,")
     damaged = write("damaged")
     artifacts = damaged.parent / "artifacts"
     target = artifacts.resolve()
@@ -83,7 +83,7 @@ def test_nothing_is_applied_when_one_is_wrong(pipeline: Run, write: Write) -> No
     status, shown, told = pipeline("apply", right, unknown, unrun, damaged)
     assert (status, shown) == (2, "")
     assert "tabularr" in told
-    assert "`rolling` is not run by `govern worker`" in told
+    assert "`rolling` of detector step 'outlier'" in told
     assert f"artifact {artifacts / 'drift'}: {victim.name} has the wrong digest" in told
     assert "3 errors, nothing is applied" in told
     assert pipeline("apply", right, right)[0] == 2
