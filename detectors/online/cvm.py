@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from detectors.online.detector import OnlineFeatureDrift, window_sizes
+from detectors.online.features import WindowedFeatureDrift
 from detectors.online.ranks import RankWindows
-from detectors.online.tracker import Arrays, Floats
+from detectors.online.tracker import Floats
 from govern.schema import FeatureSchema
 
 
-class OnlineCVMDrift(OnlineFeatureDrift):
+class OnlineCVMDrift(WindowedFeatureDrift):
     """The Cramér-von Mises statistic of the last rows against the reference, for every numeric feature, at every row.
 
     The statistic is the largest over the windows of the two-sample statistic in standard deviations from its mean at
@@ -35,15 +33,7 @@ class OnlineCVMDrift(OnlineFeatureDrift):
     def __init__(
         self, *, ert: int = 1_000, windows: str | int = "20,50", max_reference: int = 100_000, seed: int = 0
     ) -> None:
-        self.windows = window_sizes(windows, method=self.method)
-        super().__init__(ert=ert, max_reference=max_reference, seed=seed, windows=windows)
-
-    @property
-    def _horizon(self) -> int:
-        return 3 * max(self.windows)
+        super().__init__(ert=ert, windows=windows, max_reference=max_reference, seed=seed)
 
     def _track(self, reference: Floats, schema: FeatureSchema) -> RankWindows:
         return RankWindows(reference, self.windows, supremum=False)
-
-    def _n(self, known: Arrays, feature: int) -> int:
-        return int(np.count_nonzero(~np.isnan(known[0][:, feature])))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -24,9 +24,8 @@ from detectors.memory import Memory
 from detectors.online.calibration import calibrate, min_rows
 from detectors.online.tracker import Arrays, Floats, Tracker
 from govern.detection import NO_ROW, WindowScores
-from govern.errors import BadInput
 from govern.frame import Frame
-from govern.record import FeatureResult, Kind
+from govern.record import Kind
 from govern.schema import FeatureKind, FeatureSchema
 
 STATE_VERSION: Final = 1
@@ -66,15 +65,19 @@ class OnlineDrift(ABC):
     @property
     @abstractmethod
     def _horizon(self) -> int:
-        """`Tracker.horizon` of what `_track` makes."""
+        """Rows since a start after which, without change, a statistic's distribution stays as it is."""
 
     @abstractmethod
     def _track(self, reference: Floats, schema: FeatureSchema) -> Tracker:
-        """What follows a stream beside these (m, d) rows of the features of `kinds`, in schema order.
+        """What follows a stream beside these (m, d) rows of the features of `kinds`, which come in random order.
 
         Raises:
             BadInput: a feature has too few values.
         """
+
+    def _simulated(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Floats], Tracker], Floats]:
+        """What `calibrate` takes: how to follow a stream beside some of the rows, and the rows."""
+        return lambda kept: self._track(kept, schema), reference
 
     @abstractmethod
     def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
@@ -107,14 +110,9 @@ class OnlineDrift(ABC):
         require_rows(reference, min_rows(self._horizon), method=self.method, what="reference")
         columns = require_kinds(reference.schema, *self.kinds, method=self.method)
         order = np.random.default_rng(self.seed).permutation(len(reference))
-        rows = rows_of(reference.take(np.sort(order[: self.max_reference])), columns)
-        limits = calibrate(
-            lambda kept: self._track(kept, reference.schema),
-            rows,
-            horizon=self._horizon,
-            ert=self.ert,
-            seed=self.seed,
-        )
+        rows = rows_of(reference.take(order[: self.max_reference]), columns)
+        track, streams = self._simulated(rows, reference.schema)
+        limits = calibrate(track, streams, horizon=self._horizon, ert=self.ert, seed=self.seed)
         self._restore(
             Fitted.of(
                 reference,
@@ -217,55 +215,6 @@ class OnlineDrift(ABC):
         self._state = state
 
 
-class OnlineFeatureDrift(OnlineDrift):
-    """Follows one statistic for each feature; all share the thresholds, so the statistics must be on one scale."""
-
-    statistic_name: ClassVar[str]
-
-    def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
-        largest = float(np.fmax.reduce(statistics))
-        features = [self.schema.features[position] for position in self._columns]
-        return WindowScores(
-            alarm=alarm,
-            features=tuple(
-                FeatureResult(
-                    feature=feature.name,
-                    statistic_name=self.statistic_name,
-                    statistic=statistic,
-                    p_value=math.nan,
-                    effect_size=math.nan,
-                    threshold=threshold,
-                    n=self._n(known, i),
-                    is_drift=statistic > threshold,
-                )
-                for i, (feature, statistic) in enumerate(zip(features, statistics.tolist(), strict=True))
-            ),
-            statistic=largest,
-            threshold=threshold,
-        )
-
-    @abstractmethod
-    def _n(self, known: Arrays, feature: int) -> int:
-        """Values of the feature that its statistic rests on."""
-
-
 def rows_of(frame: Frame, columns: tuple[int, ...]) -> Floats:
     """(n, d) float64 of numeric and categorical features; codes as they are (`MISSING`, `UNSEEN`), NaN of numbers."""
     return np.column_stack([frame.columns[position].astype(np.float64) for position in columns])
-
-
-def window_sizes(text: str | int, *, method: str) -> tuple[int, ...]:
-    """Of a parameter such as "20,50", in rising order.
-
-    Raises:
-        BadInput: it is no such list, or a window is too small to say anything.
-    """
-    try:
-        sizes = tuple(sorted({int(part) for part in str(text).split(",")}))
-    except ValueError as error:
-        raise BadInput(
-            f"{method}: windows is {text!r}",
-            why="it is the windows' sizes in rows, separated by commas",
-            fix='write for example "20,50"',
-        ) from error
-    return tuple(require_at_least("windows", size, 5, method=method) for size in sizes)

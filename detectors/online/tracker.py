@@ -22,11 +22,6 @@ class Tracker(Protocol):
     windows, bit for bit.
     """
 
-    @property
-    def horizon(self) -> int:
-        """Rows since the start after which, without change, a statistic's distribution stays as it is."""
-        ...
-
     def prepare(self, rows: Floats) -> Floats:
         """What `simulate` takes, (n, anything), each row by itself."""
         ...
@@ -48,6 +43,14 @@ class Tracker(Protocol):
         ...
 
 
+def horizon_of(sizes: Sequence[int]) -> int:
+    """Rows since the start after which, without change, nothing of windows of these sizes depends on the start.
+
+    Windows that share no row with the first full one know nothing of it.
+    """
+    return 3 * max(sizes)
+
+
 class Windowed(ABC):
     """A tracker that compares the last rows, as many as each of `sizes`, with the reference.
 
@@ -58,11 +61,6 @@ class Windowed(ABC):
         self.sizes = np.array(sizes, dtype=np.int64)
         self._largest = int(self.sizes.max())
         self._width = width
-
-    @property
-    def horizon(self) -> int:
-        # Windows that share no row with the first full one know nothing of the start.
-        return 3 * self._largest
 
     @abstractmethod
     def prepare(self, rows: Floats) -> Floats: ...

@@ -8,6 +8,8 @@ import pytest
 from detectors.online.calibration import calibrate
 from detectors.online.cvm import OnlineCVMDrift
 from detectors.online.detector import OnlineDrift
+from detectors.online.fet import OnlineFETDrift
+from detectors.online.ks import IncrementalKSDrift
 from govern.detection import NO_ROW
 from govern.errors import BadInput
 from govern.frame import Frame
@@ -16,7 +18,7 @@ ERT = 200
 #: Rows of each stream without change: the fixture's 4,000 people of a year, less the reference.
 REFERENCE_ROWS = 1_500
 
-ONLINE = [OnlineCVMDrift]
+ONLINE = [OnlineCVMDrift, IncrementalKSDrift, OnlineFETDrift]
 
 
 def alarms(detector: OnlineDrift, stream: Frame, size: int = 50) -> list[int]:
