@@ -3,12 +3,12 @@
 Key `[pipeline, step, revision, endpoint, chunk, piece]` (JSON): a piece of the bytes of some rows of that step's open
 window. A full chunk is written once and never again, so what a commit costs does not grow with the window; a chunk of
 wide rows is cut into pieces, so that no message grows past what a broker takes. Of a window that slides, chunks say
-which rows they hold, and a number is used again when the window has left its rows behind. Chunk -1, cut likewise,
-holds no rows but what the step's detector remembers of the windows before, if it is one that remembers. Key
-`@position`: the next offset to read, what was lost in the open windows, and what the partition knows of its capture
-agents. Key `@track/<pipeline>`: the same of a pipeline that has come less far than the others, or farther. All of them
-are published in the transaction that carries the verdicts and offsets. MessagePack; arrays as little-endian bytes with
-their dtype and shape. Workers of a placement write `<placement>/` before each key.
+which rows they hold, and a number is used again when the window has left its rows behind. Chunks below 0, cut likewise,
+hold no rows but what the step's detector remembers of the windows before, if it is one that remembers
+(`govern.runtime.memory`). Key `@position`: the next offset to read, what was lost in the open windows, and what the
+partition knows of its capture agents. Key `@track/<pipeline>`: the same of a pipeline that has come less far than the
+others, or farther. All of them are published in the transaction that carries the verdicts and offsets. MessagePack;
+arrays as little-endian bytes with their dtype and shape. Workers of a placement write `<placement>/` before each key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POSITION_KEY: Final = b"@position"
 _TRACK: Final = b"@track/"
 #: Rows of a chunk. At 20 numeric features it is 70 kB and one piece; at 1,000 it is 2 MB and five.
 CHUNK_ROWS: Final = 256
-#: The number of the chunk that holds no rows, but what the step's detector remembers.
+#: The number of the chunk that holds what the step's detector remembers; those below it: what it did on past days.
 MEMORY: Final = -1
 #: Half of what a broker takes in one message (MAX_MESSAGE_BYTES), whatever the key's names add.
 PIECE_BYTES: Final = 512 * 1024
@@ -82,10 +82,12 @@ class MemoryState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         collected_for: as in `ChunkState`.
+        anchored: the newest day, since the epoch, of which a memory of its own is kept.
     """
 
     format_version: int
     collected_for: str
+    anchored: int
     packed: bytes
 
 
@@ -232,20 +234,19 @@ def slide_of(data: bytes) -> Slide | None:
     return msgspec.msgpack.decode(data, type=_Sliding).slide
 
 
-def encode_memory(packed: bytes, *, collected_for: str) -> bytes:
+def encode_memory(packed: bytes, *, collected_for: str, anchored: int) -> bytes:
     return msgspec.msgpack.encode(
-        MemoryState(format_version=FORMAT_VERSION, collected_for=collected_for, packed=packed)
+        MemoryState(format_version=FORMAT_VERSION, collected_for=collected_for, anchored=anchored, packed=packed)
     )
 
 
-def decode_memory(data: bytes, *, collected_for: str) -> bytes | None:
-    """What a detector had packed; None when it was collected for another step than the one of this fingerprint.
+def decode_memory(data: bytes) -> MemoryState:
+    """What a detector had packed.
 
     Raises:
         BadInput: the bytes are no checkpoint of this format version.
     """
-    state = decode_versioned(data, MemoryState, "memory")
-    return state.packed if state.collected_for == collected_for else None
+    return decode_versioned(data, MemoryState, "memory")
 
 
 def encode_partition(offset: int, lost: dict[str, int], dropped: dict[str, int]) -> bytes:

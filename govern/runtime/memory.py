@@ -1,6 +1,6 @@
 """What detectors that remember (`govern.detection.StatefulDetector`) know of the streams of a partition. Pure.
 
-Each window key has a memory of its own. It is stored under the window's key, as a chunk that no window has, and with
+Each window key has a memory of its own. It is stored under the window's key, as chunks that no window has, and with
 what it was collected for: a step that is changed begins anew.
 """
 
@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 from govern.detection import StatefulDetector
 from govern.runtime import checkpoint
 from govern.runtime.checkpoint import MEMORY, WindowKey
+
+#: Days of each of which one memory stays in the checkpoint: those that inferences are kept for unless told otherwise,
+#: and the one that has begun.
+ANCHOR_DAYS: Final = 8
+_DAY_NS: Final = 24 * 3600 * 10**9
+_NEVER: Final = -1
 
 
 class Memory(NamedTuple):
@@ -51,62 +58,88 @@ def known(kept: Kept, detector: StatefulDetector) -> Memory:
     return Memory(detector.unpack(kept), kept) if isinstance(kept, bytes) else kept
 
 
+@dataclass(slots=True)
+class _Held:
+    """
+    Attributes:
+        day: of the newest window, days since the epoch; `_NEVER` when none was judged since it was restored.
+        anchored: the day of the newest anchor.
+        pieces: chunk of the checkpoint -> in how many pieces it lies there.
+    """
+
+    kept: Memory | bytes
+    changed: bool = False
+    day: int = _NEVER
+    anchored: int = _NEVER
+    pieces: dict[int, int] = field(default_factory=dict)
+
+
 class Memories:
-    """By window key, with what the checkpoint holds of each."""
+    """By window key, with what the checkpoint holds of each: the newest, and for `ANCHOR_DAYS` one of each day, so that
+    whoever computes past verdicts once more need not begin where the stream began.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[WindowKey, Memory | bytes] = {}
-        self._changed: set[WindowKey] = set()
-        #: In how many pieces it lies in the checkpoints topic.
-        self._pieces: dict[WindowKey, int] = {}
+        self._held: dict[WindowKey, _Held] = {}
 
     def of(self, key: WindowKey) -> Kept:
-        return self._kept.get(key)
+        held = self._held.get(key)
+        return None if held is None else held.kept
 
-    def keep(self, key: WindowKey, memory: Memory) -> None:
-        """From now on."""
-        self._kept[key] = memory
-        self._changed.add(key)
+    def keep(self, key: WindowKey, memory: Memory, *, t_ns: int) -> None:
+        """From now on.
 
-    def restore(self, key: WindowKey, pieces: Mapping[int, bytes], *, collected_for: str) -> bool:
+        Args:
+            t_ns: when the window ended, nanoseconds.
+        """
+        held = self._held.setdefault(key, _Held(memory))
+        held.kept, held.changed, held.day = memory, True, t_ns // _DAY_NS
+
+    def restore(self, key: WindowKey, chunks: Mapping[int, Mapping[int, bytes]], *, collected_for: str) -> bool:
         """Take up what a checkpoint says; False when it was collected for another step.
+
+        Args:
+            chunks: those with numbers below 0, in pieces.
 
         Raises:
             BadInput: it is of another format version.
         """
-        packed = checkpoint.decode_memory(checkpoint.joined(pieces), collected_for=collected_for)
-        if packed is None:
+        if MEMORY not in chunks:
             return False
-        self._kept[key] = packed
-        self._pieces[key] = len(pieces)
+        state = checkpoint.decode_memory(checkpoint.joined(chunks[MEMORY]))
+        if state.collected_for != collected_for:
+            return False
+        pieces = {number: len(found) for number, found in chunks.items()}
+        self._held[key] = _Held(state.packed, anchored=state.anchored, pieces=pieces)
         return True
 
     def give_up(self, key: WindowKey) -> list[bytes]:
         """Forget it; return the keys of the checkpoint that are to be deleted."""
-        self._kept.pop(key, None)
-        self._changed.discard(key)
-        return [key.chunk(MEMORY, piece) for piece in range(self._pieces.pop(key, 0))]
+        held = self._held.pop(key, None)
+        pieces = {} if held is None else held.pieces
+        return [key.chunk(number, piece) for number, count in pieces.items() for piece in range(count)]
 
     def move(self, key: WindowKey, target: Memories) -> None:
         """Hand it over, with what the checkpoint has of it."""
-        if key not in self._kept:
-            return
-        target._kept[key] = self._kept.pop(key)
-        if key in self._pieces:
-            target._pieces[key] = self._pieces.pop(key)
-        if key in self._changed:
-            self._changed.discard(key)
-            target._changed.add(key)
+        if key in self._held:
+            target._held[key] = self._held.pop(key)
 
     def take_changed(self, key: WindowKey, *, collected_for: str) -> list[tuple[bytes, bytes | None]]:
         """Entries of the checkpoint that differ from what was last taken."""
-        kept = self._kept.get(key)
-        if key not in self._changed or not isinstance(kept, Memory):
+        held = self._held.get(key)
+        if held is None or not held.changed:
             return []
-        self._changed.discard(key)
-        pieces = checkpoint.pieces(checkpoint.encode_memory(kept.packed, collected_for=collected_for))
-        before, self._pieces[key] = self._pieces.get(key, 0), len(pieces)
-        return [
-            *((key.chunk(MEMORY, number), data) for number, data in enumerate(pieces)),
-            *((key.chunk(MEMORY, number), None) for number in range(len(pieces), before)),
-        ]
+        assert isinstance(held.kept, Memory), "a window has changed it"
+        chunks = [MEMORY]
+        if held.day != held.anchored:
+            held.anchored = held.day
+            chunks.append(MEMORY - 1 - held.day % ANCHOR_DAYS)
+        held.changed = False
+        data = checkpoint.encode_memory(held.kept.packed, collected_for=collected_for, anchored=held.anchored)
+        pieces = checkpoint.pieces(data)
+        entries: list[tuple[bytes, bytes | None]] = []
+        for chunk in chunks:
+            before, held.pieces[chunk] = held.pieces.get(chunk, 0), len(pieces)
+            entries.extend((key.chunk(chunk, number), one) for number, one in enumerate(pieces))
+            entries.extend((key.chunk(chunk, number), None) for number in range(len(pieces), before))
+        return entries

@@ -1,7 +1,8 @@
 """A past verdict computed once more from the inferences that it names, and compared with what was recorded. Pure.
 
 A verdict names its window exactly (partition, first and last offset and row), so each is computed on its own: neither
-the windows before it nor a checkpoint is needed, whatever closed it.
+the windows before it nor a checkpoint is needed, whatever closed it. Only of a detector that remembers the windows
+before are gone through first (`govern.runtime.recall`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ import numpy as np
 
 from govern import record as records
 from govern.bus.protocol import Message, Partition
-from govern.detection import Detector
+from govern.detection import Detector, remembers
 from govern.record import DeadLetter, Verdict
 from govern.runtime.checkpoint import WindowKey
 from govern.runtime.flows import NO_OUTCOMES, Outcomes
 from govern.runtime.judge import Stream, judge
 from govern.runtime.limits import to_message
 from govern.runtime.loader import LoadedPipeline
+from govern.runtime.memory import Memory
+from govern.runtime.recall import Recall
 from govern.runtime.task import PartitionTask
 from govern.runtime.watched import asked
 from govern.runtime.windows import ClosedWindow, Rows
 
-Outcome = Literal["identical", "values", "answers", "detector", "pipeline", "rows", "deleted", "failed", "doubled"]
+Outcome = Literal[
+    "identical", "values", "answers", "detector", "memory", "pipeline", "rows", "deleted", "failed", "doubled"
+]
 
 #: A window that is never full: it takes all rows of the messages that it is given.
 _NEVER_FULL: Final = sys.maxsize
@@ -85,6 +90,7 @@ def replay(
     *,
     kept_from: int = 0,
     outcomes: Outcomes = NO_OUTCOMES,
+    recall: Recall | None = None,
 ) -> Replayed:
     """Judge a verdict's window once more.
 
@@ -94,7 +100,11 @@ def replay(
         pipelines: by name, with the detectors of today.
         kept_from: the offset at which the partition begins by now.
         outcomes: of the flow for the window's messages, where the verdict's step is fed by one.
+        recall: what is known of the windows before it, to which this one is added.
     """
+    recall = Recall() if recall is None else recall
+    carried = recall.carried(verdict)
+    recall.lose(verdict)  # until it was judged
     loaded = pipelines.get(verdict.pipeline)
     detector = None if loaded is None else loaded.detectors.get(verdict.step)
     if loaded is None or detector is None:
@@ -118,16 +128,28 @@ def replay(
         if others and not letters:
             return Replayed(verdict, "answers", _why_other_answers(others))
         return Replayed(verdict, "rows", _why_other_rows(0 if rows is None else len(rows), verdict, letters))
+    if verdict.memory_digest and detector.digest != verdict.detector_digest:
+        return Replayed(verdict, "detector", _why_other_detector(verdict, detector))
+    before: Memory | None = None
     try:
-        computed = _computed(verdict, rows, detector)
+        if remembers(detector):
+            before = recall.before(verdict, detector, carried)
+            if before is None and carried is None and verdict.memory_digest:
+                return Replayed(verdict, "memory", _why_no_memory(verdict, kept_from))
+        computed, after = _computed(verdict, rows, detector, before or carried)
     except Exception as error:  # noqa: BLE001 - any detector, a user's own included; the other verdicts are still to be compared
+        if before is None and carried is not None:
+            return Replayed(verdict, "memory", _why_other_memory(verdict, carried))
         return Replayed(verdict, "failed", f"the detector raised {type(error).__name__}: {error}")
+    if after is not None:
+        recall.passed(verdict, before or carried, after)
+    if before is None and carried is not None:
+        return Replayed(verdict, "memory", _why_other_memory(verdict, carried))
     if verdict_digest(verdict) == verdict_digest(computed):
         return Replayed(verdict, "identical")
     differences = tuple(_differences(verdict, computed))
     if detector.digest != verdict.detector_digest:
-        why = f"judged by detector {verdict.detector_digest[:12]}, the files hold {detector.digest[:12]}"
-        return Replayed(verdict, "detector", why, differences)
+        return Replayed(verdict, "detector", _why_other_detector(verdict, detector), differences)
     if others:
         return Replayed(verdict, "answers", _why_other_answers(others), differences)
     why = "the same detector says otherwise of the same rows: the record was altered, or another numeric library counts"
@@ -158,8 +180,11 @@ def _rows(
     return (rows.take(slice(start, end)) if start < end else None), letters
 
 
-def _computed(verdict: Verdict, rows: Rows, detector: Detector) -> Verdict:
-    """The verdict as it would have been recorded: with what only its own time knew, and cut as the bus cuts it."""
+def _computed(verdict: Verdict, rows: Rows, detector: Detector, before: Memory | None) -> tuple[Verdict, Memory | None]:
+    """The verdict as it would have been recorded: with what only its own time knew, and cut as the bus cuts it.
+
+    Also what is remembered after it.
+    """
     where = verdict.window
     stream = Stream(
         namespace=verdict.namespace,
@@ -172,10 +197,11 @@ def _computed(verdict: Verdict, rows: Rows, detector: Detector) -> Verdict:
         topic=where.topic,
         partition=where.partition,
     )
-    found = judge(ClosedWindow(rows, lost=0, closed_by="count"), stream, detector).verdict
+    judged = judge(ClosedWindow(rows, lost=0, closed_by="count"), stream, detector, before)
+    found = judged.verdict
     window = msgspec.structs.replace(found.window, completeness=where.completeness, closed_by=where.closed_by)
     whole = msgspec.structs.replace(found, window=window, traceparent=verdict.traceparent)
-    return records.decode(Verdict, to_message(whole, source="/govern/replay").value or b"")
+    return records.decode(Verdict, to_message(whole, source="/govern/replay").value or b""), judged.memory
 
 
 def _why_other_rows(found: int, verdict: Verdict, letters: Sequence[DeadLetter]) -> str:
@@ -185,6 +211,20 @@ def _why_other_rows(found: int, verdict: Verdict, letters: Sequence[DeadLetter])
     if len(ours) > _LETTERS_NAMED:
         named.append(f"{len(ours) - _LETTERS_NAMED:,} more")
     return "; ".join((why, *named))
+
+
+def _why_other_detector(verdict: Verdict, detector: Detector) -> str:
+    return f"judged by detector {verdict.detector_digest[:12]}, the files hold {detector.digest[:12]}"
+
+
+def _why_no_memory(verdict: Verdict, kept_from: int) -> str:
+    gone = f"their verdicts or records are gone, the partition begins at {kept_from} by now"
+    return f"it rests on the windows before, memory {verdict.memory_digest[:12]}: {gone}"
+
+
+def _why_other_memory(verdict: Verdict, carried: Memory) -> str:
+    given = f"it rests on memory {verdict.memory_digest[:12]}, the windows before give {carried.digest[:12]}"
+    return f"{given}: a verdict between is gone, a record was altered, or another numeric library counts"
 
 
 def _why_other_answers(others: Sequence[str]) -> str:

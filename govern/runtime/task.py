@@ -195,9 +195,9 @@ class PartitionTask:
                 self._gone.extend(key.chunk(number, piece) for number, pieces in found.items() for piece in pieces)
                 continue
             collected_for = self._fingerprint(key)
-            memory = found.pop(MEMORY, {})
+            memory = {number: found.pop(number) for number in tuple(found) if number <= MEMORY}
             if memory and not self._memories.restore(key, memory, collected_for=collected_for):
-                self._gone.extend(key.chunk(MEMORY, piece) for piece in memory)
+                self._gone.extend(key.chunk(number, piece) for number, pieces in memory.items() for piece in pieces)
             buffer = self._buffer(key)
             schema = loaded.schema_of(key.step)
             self._chunks.restore(key, found, buffer, schema, lost=lost[key], collected_for=collected_for)
@@ -466,7 +466,7 @@ class PartitionTask:
                 effects.dead_letters.append(dead_letters.of_window(window_record(window, stream), error, stream))
                 continue
             if judged.memory is not None:
-                self._memories.keep(key, judged.memory)
+                self._memories.keep(key, judged.memory, t_ns=judged.verdict.window.t_last)
             verdict = judged.verdict
             if key.step in loaded.plan.outputs:
                 effects.judgements.append(Judgement(verdict, window.rows.traceparents, window.new))

@@ -12,10 +12,11 @@ from govern.bus import Message
 from govern.record import encode
 from govern.runtime import checkpoint
 from govern.runtime.loader import LoadedPipeline
+from govern.runtime.memory import ANCHOR_DAYS
 from govern.runtime.plans import fingerprint
-from tests.runtime.conftest import Make, message_of
+from tests.runtime.conftest import START_NS, Make, message_of
 from tests.runtime.remembering import Remembering
-from tests.runtime.test_plans import committed, of, resized, task_of
+from tests.runtime.test_plans import OUTLIER, committed, of, resized, task_of
 
 #: Of the memory before the first window.
 BEGIN = hashlib.sha256(bytes(8)).hexdigest()
@@ -35,7 +36,7 @@ def remembering(pipeline: LoadedPipeline, *, digest: str = "e" * 64, size: int =
 
 def memories(table: dict[bytes, bytes], name: str = "watch") -> list[bytes]:
     found = ((checkpoint.parse_chunk_key(key), key) for key in table if key.startswith(b"["))
-    return [key for (window, chunk, _), key in found if window.pipeline == name and chunk == checkpoint.MEMORY]
+    return [key for (window, chunk, _), key in found if window.pipeline == name and chunk <= checkpoint.MEMORY]
 
 
 @pytest.mark.parametrize("changes", [{"digest": "f" * 64}, {"size": 10}])
@@ -104,10 +105,10 @@ def test_a_memory_that_its_detector_does_not_know_costs_that_steps_windows_alone
     task = task_of(one)
     task.process(messages[:40])
     table = committed(task, {})
-    (key,) = memories(table)
+    key = OUTLIER.chunk(checkpoint.MEMORY, 0)
     good = table[key]
     collected_for = fingerprint(one, "outlier")
-    table[key] = checkpoint.encode_memory(b"of another release", collected_for=collected_for)
+    table[key] = checkpoint.encode_memory(b"of another release", collected_for=collected_for, anchored=0)
     heir = task_of(one)
     heir.restore(table, None)
     effects = heir.process(messages[40:])
@@ -130,3 +131,27 @@ def test_a_window_that_cannot_be_judged_is_not_remembered(pipeline: LoadedPipeli
     alone = of(task_of(refusing).process(readable), "outlier")
     assert [one.statistic for one in found] == [one.statistic for one in alone]
     assert [one.memory_digest for one in found] == [one.memory_digest for one in alone]
+
+
+def test_one_memory_of_each_day_stays_for_as_long_as_inferences_are_kept(
+    pipeline: LoadedPipeline, make_inference: Make
+) -> None:
+    """Whether or not the partition changes hands on the way."""
+    calls = [make_inference(i, t_response=START_NS + i * 6 * 3600 * 10**9) for i in range(60)]
+    one, table = remembering(pipeline, size=2), dict[bytes, bytes]()
+    unbroken, task = task_of(one), task_of(one)
+    expected: dict[bytes, bytes] = {}
+    for i, call in enumerate(calls):
+        message = message_of(call, offset=i)
+        unbroken.process([message])
+        expected = committed(unbroken, expected)
+        task.process([message])
+        table = committed(task, table)
+        if i % 7 == 0:
+            task = task_of(one)
+            task.restore(table, None)
+    kept = memories(table)
+    assert len(kept) == 1 + ANCHOR_DAYS
+    assert {key: table[key] for key in kept} == {key: expected[key] for key in memories(expected)}
+    days = {checkpoint.decode_memory(table[key]).anchored for key in kept}
+    assert days == {calls[-1].t_response // (24 * 3600 * 10**9) - ago for ago in range(ANCHOR_DAYS)}
