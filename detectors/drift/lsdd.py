@@ -21,12 +21,40 @@ _LARGEST_SHARE: Final = 0.25
 RIDGE: Final = 0.01
 
 
-class DensityDifference:
-    """The integral of the squared difference of two densities, up to a constant, and its distribution under new labels.
+class DensityFeatures:
+    """Coordinates of points in which squared distances of means are differences of densities, up to a constant.
 
-    The difference is modelled as a sum of Gaussians at rows of the reference that are used for nothing else. For
-    coefficients fitted by ridge regression, the integral is a quadratic form of the difference of mean kernels: a
-    squared distance of means in the coordinates `axes`, where a draw costs n additions.
+    The difference is modelled as a sum of Gaussians. For coefficients fitted by ridge regression, the integral of its
+    square is a quadratic form of the difference of mean kernels.
+
+    Args:
+        centres: (c, D) of the Gaussians, used for nothing else.
+        gamma: of the kernel exp(-gamma * squared distance).
+    """
+
+    def __init__(self, centres: Floats, *, gamma: float) -> None:
+        self._centres = np.ascontiguousarray(centres.T)
+        self._gamma = gamma
+        # Two Gaussians' product integrates to one of half their exponent; the constant before it is left out.
+        overlap = gaussian(centres, self._centres, gamma / 2).astype(np.float64)
+        sizes, axes = np.linalg.eigh((overlap + overlap.T) / 2)
+        # 2 g'(H + r)^-1 g - g'(H + r)^-1 H (H + r)^-1 g, by eigenvector: (s + 2r) / (s + r)^2.
+        weights = (np.maximum(sizes, 0.0) + 2 * RIDGE) / np.square(np.maximum(sizes, 0.0) + RIDGE)
+        self._axes = np.ascontiguousarray(axes * np.sqrt(weights))
+
+    def of(self, points: Floats) -> Floats:
+        """(n, D) -> (n, c)."""
+        return project(gaussian(points, self._centres, self._gamma).astype(np.float64), self._axes)
+
+
+def centres_of(reference: Floats) -> int:
+    """How many of its first rows become centres."""
+    return min(CENTRES, int(_LARGEST_SHARE * len(reference)))
+
+
+class DensityDifference:
+    """The integral of the squared difference of two densities (`DensityFeatures`), and its distribution under new
+    labels, of which a draw costs n additions.
 
     Args:
         reference: (m, D); its first rows become centres.
@@ -36,22 +64,15 @@ class DensityDifference:
     """
 
     def __init__(self, reference: Floats, *, gamma: float, permutations: int, seed: int) -> None:
-        centres = min(CENTRES, int(_LARGEST_SHARE * len(reference)))
-        self._centres = np.ascontiguousarray(reference[:centres].T)
-        self._gamma = gamma
+        centres = centres_of(reference)
+        self._features = DensityFeatures(reference[:centres], gamma=gamma)
         self._permutations = permutations
         self._seed = seed
-        # Two Gaussians' product integrates to one of half their exponent; the constant before it is left out.
-        overlap = gaussian(reference[:centres], self._centres, gamma / 2).astype(np.float64)
-        sizes, axes = np.linalg.eigh((overlap + overlap.T) / 2)
-        # 2 g'(H + r)^-1 g - g'(H + r)^-1 H (H + r)^-1 g, by eigenvector: (s + 2r) / (s + r)^2.
-        weights = (np.maximum(sizes, 0.0) + 2 * RIDGE) / np.square(np.maximum(sizes, 0.0) + RIDGE)
-        self._axes = np.ascontiguousarray(axes * np.sqrt(weights))
-        self._known = self._features(reference[centres:])
+        self._known = self._features.of(reference[centres:])
 
     def run(self, window: Floats) -> tuple[float, float]:
         n = len(window)
-        pooled = np.concatenate((self._known, self._features(window)))
+        pooled = np.concatenate((self._known, self._features.of(window)))
         total = pooled.sum(axis=0)
         m = len(pooled) - n
 
@@ -64,10 +85,6 @@ class DensityDifference:
 
         observed = difference(np.arange(m, m + n))
         return observed, permutation_p(observed, draw, draws=self._permutations, seed=(self._seed,))
-
-    def _features(self, points: Floats) -> Floats:
-        """(n, D) -> (n, centres), in which distances of means are differences of densities."""
-        return project(gaussian(points, self._centres, self._gamma).astype(np.float64), self._axes)
 
 
 class LSDDDrift(JointDrift):

@@ -1,0 +1,85 @@
+"""Windows of points by the distance of their mean coordinates from the reference's: a row costs the same beside any.
+
+The kernel of a row with each row of the reference would cost as much as the reference is long. In coordinates whose
+products are the kernel, or nearly, the reference is one mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.compiled import compiled
+from detectors.online.tracker import Floats, Windowed
+
+#: Coordinates are whole multiples of it. So sums of them are exact, and what is added and taken away again leaves no
+#: rounding behind that would tell how a stream was cut.
+_GRID: Final = 2.0**-30
+
+
+def _follow_sums(
+    prepared: Floats, before: int, sizes: npt.NDArray[np.int64], centre: Floats, within: float, spread: float, m: int
+) -> Floats:
+    rows, width = prepared.shape
+    found = np.full((rows - before, 1), np.nan)
+    for size in sizes:
+        sums = np.zeros(width)
+        scale = 1 / size + 1 / m
+        for row in range(rows):
+            for at in range(width):
+                sums[at] += prepared[row, at]
+            if row >= size:
+                for at in range(width):
+                    sums[at] -= prepared[row - size, at]
+            if row < before or row + 1 < size:
+                continue
+            squared = 0.0
+            for at in range(width):
+                off = sums[at] / size - centre[at]
+                squared += off * off
+            statistic = (squared / scale - within) / spread
+            if not found[row - before, 0] >= statistic:
+                found[row - before, 0] = statistic
+    return found
+
+
+_follow = compiled(_follow_sums)
+
+
+class MeanWindows(Windowed):
+    """The largest, over the windows, of the squared distance between the means of window and reference.
+
+    It is told in standard deviations from its mean without change, both of which grow as 1 / size + 1 / m: so windows
+    of all sizes have one scale.
+
+    Args:
+        reference: (m, c) coordinates.
+        sizes: of the windows, rows.
+        embed: (n, d) rows -> (n, c) coordinates, each row by itself.
+        width: d.
+    """
+
+    def __init__(self, reference: Floats, sizes: Sequence[int], embed: Callable[[Floats], Floats], width: int) -> None:
+        super().__init__(sizes, width)
+        self._embed = embed
+        self._m = len(reference)
+        self._centre = reference.mean(axis=0)
+        off = reference - self._centre
+        self._within = float(np.square(off).sum(axis=1).mean())
+        # Without change the distance is a sum of squares by the eigenvalues of the covariance: its variance is twice
+        # the sum of their squares, which is the mean square of the product of two rows. They come in random order.
+        products = (off[1:] * off[:-1]).sum(axis=1)
+        self._spread = float(np.sqrt(2 * np.square(products).mean())) or 1.0
+
+    def prepare(self, rows: Floats) -> Floats:
+        return on_grid(self._embed(rows))
+
+    def _statistics(self, prepared: Floats, before: int) -> Floats:
+        return _follow(prepared, before, self.sizes, self._centre, self._within, self._spread, self._m)
+
+
+def on_grid(coordinates: Floats) -> Floats:
+    return np.asarray(np.round(coordinates / _GRID) * _GRID)
