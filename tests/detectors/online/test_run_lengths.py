@@ -79,10 +79,12 @@ def test_a_real_change_is_found_soon(online, acs):
     employed = acs[2018].outputs["employed"][:, 0] == 1.0
     before, after = acs[2015].take(order[2_500:2_600]), acs[2018].take(np.flatnonzero(employed)[:400])
     found = alarms(detector, Frame.concat([before, after]))
-    assert found[0] >= 100
-    # A false alarm in 150 rows has a chance of 14 %: here is the change instead, again and again.
-    assert found[0] < 250
-    assert len(found) >= 3
+    # One false alarm in 100 rows has a chance of 10 %, two of less than 1 %.
+    assert sum(row < 100 for row in found) <= 1
+    changed = [row for row in found if row >= 100]
+    assert changed[0] < 250
+    # The change stays, and so does the alarm.
+    assert len(changed) >= 3
 
 
 def test_thresholds_fall_as_survivors_grow_fewer_and_then_stay(acs):
