@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from detectors.alibi.child.wire import Array, Message
 from detectors.alibi.layout import Layout
-from govern.detection import InstanceScores, WindowScores
+from govern.detection import NO_ROW, InstanceScores, WindowScores
 from govern.errors import BadInput, Unavailable
 from govern.record import FeatureResult
 from govern.schema import FeatureSchema
@@ -41,6 +41,7 @@ def window_scores(
     """
     try:
         alarm = bool(answer.said["alarm"])
+        alarm_row = int(answer.said.get("alarm_row", NO_ROW))
         statistic = answer.arrays["statistic"].astype(np.float64)
         online = "p_value" not in answer.arrays
         p_value = np.full(len(statistic), np.nan) if online else answer.arrays["p_value"].astype(np.float64)
@@ -53,7 +54,11 @@ def window_scores(
         raise no_answer(layout.method, error) from error
     if detector not in BY_FEATURE:
         return WindowScores(
-            alarm=alarm, statistic=float(statistic[0]), p_value=float(p_value[0]), threshold=float(threshold[0])
+            alarm=alarm,
+            statistic=float(statistic[0]),
+            p_value=float(p_value[0]),
+            threshold=float(threshold[0]),
+            alarm_row=alarm_row,
         )
     significant = statistic > threshold if online else p_value < threshold
     features = tuple(
@@ -68,7 +73,13 @@ def window_scores(
         )
         for i, (name, kind) in enumerate(_named(detector, layout, schema, len(statistic)))
     )
-    return WindowScores(alarm=alarm, features=features, threshold=float(threshold.min()), correction=correction)
+    return WindowScores(
+        alarm=alarm,
+        features=features,
+        threshold=float(threshold.min()),
+        correction=correction,
+        alarm_row=alarm_row,
+    )
 
 
 def _named(detector: str, layout: Layout, schema: FeatureSchema, tested: int) -> list[tuple[str, str]]:

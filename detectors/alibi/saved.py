@@ -8,26 +8,22 @@ opens. Nothing of it is imported or unpickled here.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from detectors.alibi.answers import instance_scores, no_answer, window_scores
-from detectors.alibi.child import wire
-from detectors.alibi.child.wire import Array, Message
-from detectors.alibi.host import Child, Refused, host
+from detectors.alibi.answers import no_answer
+from detectors.alibi.child.wire import Array
+from detectors.alibi.held import DEADLINE_S, OPEN_DEADLINE_S, Held, Remembering, opened
+from detectors.alibi.host import Child, host
 from detectors.alibi.layout import Layout
-from detectors.base import Fitted, fitted, require_at_least, require_rows, require_schema
+from detectors.base import Fitted, fitted, require_at_least
 from govern import artifact, plugins
-from govern.detection import Scores
 from govern.errors import ArtifactError, BadInput
 from govern.frame import Frame
-from govern.record import Kind
 from govern.schema import FeatureSchema
 
 STATE_VERSION: Final = 1
@@ -37,15 +33,11 @@ FOLDER: Final = "saved/"
 MARKS: Final = ("config.toml", "meta.dill", "meta.pickle")
 #: What a drift detector that judges windows is given at least, as the native ones ask for.
 MIN_DRIFT_ROWS: Final = 20
-#: Loading an online detector simulates its thresholds, loading TensorFlow's traces its graphs.
-OPEN_DEADLINE_S: Final = 600.0
 #: What it says of itself when it is adopted, kept in the manifest.
 _DESCRIBED: Final = ("detector", "kind", "remembers", "alibi_detect", "correction", "p_value", "threshold")
 
-Memory = Mapping[str, Array]
 
-
-class Saved(ABC):
+class Saved(Held):
     """A detector from alibi-detect's own saved folder; the classes below are one and the same, but for what they are.
 
     `govern detector adopt` makes its artifact; it cannot be fitted here.
@@ -58,12 +50,6 @@ class Saved(ABC):
         deadline_s: in which it must have judged a window; its process is killed then.
     """
 
-    kind: ClassVar[Kind]
-    method: ClassVar[str]
-    #: Whether its verdict depends on the windows before.
-    remembers: ClassVar[bool] = False
-    needs_outputs: Final[tuple[str, ...]] = ()
-
     def __init__(
         self,
         *,
@@ -71,34 +57,17 @@ class Saved(ABC):
         min_instances: int = 1,
         context: Sequence[str] = (),
         dtype: str = "float32",
-        deadline_s: float = 60.0,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
-        self.seed = require_at_least("seed", seed, 0, method=self.method)
+        super().__init__(seed=seed, deadline_s=deadline_s)
         self.min_instances = require_at_least("min_instances", min_instances, 1, method=self.method)
         if dtype not in ("float32", "float64"):
             raise BadInput(f"{self.method}: dtype is {dtype!r}", why="it is float32 or float64", fix="correct it")
-        if not deadline_s > 0.0:
-            raise BadInput(f"{self.method}: deadline_s is {deadline_s}", why="it is more than 0", fix="correct it")
-        self.context, self.dtype, self.deadline_s = tuple(context), dtype, float(deadline_s)
-        self._state: Fitted | None = None
+        self.context, self.dtype = tuple(context), dtype
 
     @property
     def detector(self) -> str:
-        """alibi-detect's name of it."""
         return str(fitted(self._state, self.method).manifest.extra["detector"])
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        """SHA-256 of the saved files: the reference is among them, as alibi-detect keeps it."""
-        return fitted(self._state, self.method).reference_digest
 
     def fit(self, reference: Frame) -> Self:
         raise BadInput(
@@ -106,12 +75,6 @@ class Saved(ABC):
             why="it is a detector that alibi-detect fitted and saved",
             fix="govern detector adopt FOLDER --schema schema.yaml --out ARTIFACT",
         )
-
-    def score(self, window: Frame) -> Scores:
-        return self._scores(self._asked(window, {}), len(window))
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -129,59 +92,12 @@ class Saved(ABC):
         self._child = _child(files, self.seed, what=f"{self.method} ({extra['detector']})")
         self._state = state
 
-    def _asked(self, window: Frame, memory: Memory) -> Message:
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
-        said, arrays = self._layout.question(window)
-        arrays |= {f"{_MEMORY}{name}": array for name, array in memory.items()}
-        try:
-            return self._child.ask(said, arrays, deadline_s=self.deadline_s)
-        except Refused as error:
-            raise BadInput(
-                f"{self.method}: {self.detector} refuses the window",
-                why=str(error),
-                fix="see alibi-detect's documentation of the detector, and the schema that it was adopted with",
-            ) from error
+    def _question(self, window: Frame) -> tuple[dict[str, Any], dict[str, Array]]:
+        return self._layout.question(window)
 
-    def _scores(self, answer: Message, n: int) -> Scores:
-        state = fitted(self._state, self.method)
-        if self.kind != "drift":
-            return instance_scores(answer, self._layout, state.schema, n=n)
-        extra = state.manifest.extra
-        return window_scores(
-            answer,
-            self._layout,
-            state.schema,
-            detector=self.detector,
-            correction=extra.get("correction") or "none",
-            n=n,
-        )
-
-
-class _Remembering(Saved):
-    """What it remembers is its own state (as `save_state` writes it), without the histories that only grow."""
-
-    remembers = True
-
-    def start(self) -> Memory:
-        """As it was saved: with the rows that it had seen by then."""
-        return _remembered(_open(self._child, self.detector))
-
-    def advance(self, memory: Memory, window: Frame, times: npt.NDArray[np.int64]) -> tuple[Scores, Memory]:
-        answer = self._asked(window, memory)
-        return self._scores(answer, len(window)), _remembered(answer)
-
-    def pack(self, memory: Memory) -> bytes:
-        return wire.pack({}, dict(sorted(memory.items())))
-
-    def unpack(self, data: bytes) -> Memory:
-        try:
-            return wire.unpack(data).arrays
-        except wire.Malformed as error:
-            raise BadInput(
-                f"{self.method}: bytes that are no memory of it", why=str(error), fix="start the stream anew"
-            ) from error
+    @property
+    def _correction(self) -> str:
+        return str(fitted(self._state, self.method).manifest.extra.get("correction") or "none")
 
 
 class SavedDrift(Saved):
@@ -191,7 +107,7 @@ class SavedDrift(Saved):
     method = "alibi_detect.saved_drift"
 
 
-class SavedOnlineDrift(_Remembering):
+class SavedOnlineDrift(Remembering, Saved):
     """Of `alibi_detect.cd`, online: takes one row after the other, across windows."""
 
     kind = "drift"
@@ -205,7 +121,7 @@ class SavedOutlier(Saved):
     method = "alibi_detect.saved_outlier"
 
 
-class SavedOnlineOutlier(_Remembering):
+class SavedOnlineOutlier(Remembering, Saved):
     """Of `alibi_detect.od`: Mahalanobis, which learns from every row that it scores."""
 
     kind = "outlier"
@@ -232,7 +148,7 @@ def adopt(
     min_instances: int | None = None,
     context: Sequence[str] = (),
     dtype: str | None = None,
-    deadline_s: float = 60.0,
+    deadline_s: float = DEADLINE_S,
 ) -> Saved:
     """The detector that alibi-detect saved in `folder`, to be saved as an artifact. It is opened, which runs its code.
 
@@ -248,7 +164,7 @@ def adopt(
     files = _files(folder)
     child = _child(files, seed, what=str(folder))
     try:
-        said = _open(child, str(folder)).said
+        said = opened(child, str(folder)).said
     finally:
         child.close()
     try:
@@ -290,27 +206,9 @@ def adopt(
     return detector
 
 
-_MEMORY: Final = "memory/"
-
-
-def _remembered(answer: Message) -> Memory:
-    return {name.removeprefix(_MEMORY): array for name, array in answer.arrays.items() if name.startswith(_MEMORY)}
-
-
 def _child(files: Mapping[str, bytes], seed: int, *, what: str) -> Child:
     contents = {name: np.frombuffer(data, dtype=np.uint8) for name, data in files.items()}
     return Child(host(), {"seed": seed}, contents, what=what, open_deadline_s=OPEN_DEADLINE_S)
-
-
-def _open(child: Child, what: str) -> Message:
-    try:
-        return child.opened()
-    except Refused as error:
-        raise ArtifactError(
-            f"{what} cannot be loaded by alibi-detect",
-            why=str(error),
-            fix="load it with alibi_detect.saving.load_detector in the environment that it was saved in",
-        ) from error
 
 
 def _files(folder: Path) -> dict[str, bytes]:

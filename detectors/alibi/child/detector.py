@@ -105,10 +105,12 @@ class Opened:
     def _online(self, rows: Any) -> Message:
         """One row after the other; the statistics are those of the first that alarms, or of the last."""
         told: dict[str, Any] = {}
-        for row in rows:
+        alarm_row = -1
+        for place, row in enumerate(rows):
             found = self._detector.predict(row)["data"]
-            if not told.get("is_drift"):
+            if alarm_row < 0:
                 told = found
+                alarm_row = place if found["is_drift"] else -1
         # Windows in rows, features in columns: those that are not full yet have no statistic.
         statistic = np.asarray(told["test_stat"], dtype=np.float64)
         if statistic.ndim == 2:
@@ -116,7 +118,7 @@ class Opened:
             statistic = np.where(np.isfinite(full), full, np.nan)
         threshold = np.broadcast_to(np.asarray(told["threshold"], dtype=np.float64), statistic.shape)
         return Message(
-            {"alarm": bool(told["is_drift"])},
+            {"alarm": alarm_row >= 0, "alarm_row": alarm_row},
             {"statistic": _numbers(statistic), "threshold": _numbers(threshold)},
         )
 
