@@ -154,7 +154,7 @@ def opened(child: Child, what: str) -> Message:
         raise ArtifactError(
             f"{what} cannot be loaded by alibi-detect",
             why=str(error),
-            fix="load it with alibi_detect.saving.load_detector in the environment that it was saved in",
+            fix="see whether alibi-detect loads it by itself, in the environment that it was saved in",
         ) from error
 
 

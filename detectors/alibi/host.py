@@ -291,13 +291,21 @@ def host() -> Host:
     Raises:
         MissingExtra: this interpreter has no alibi-detect, and no other is named.
     """
+    return Host(interpreter(), memory_bytes=int(os.environ.get(MEMORY_VARIABLE, MEMORY_MB)) << 20)
+
+
+def interpreter() -> str:
+    """The Python that alibi-detect runs in.
+
+    Raises:
+        MissingExtra: this one has no alibi-detect, and no other is named.
+    """
     python = os.environ.get(PYTHON_VARIABLE)
     if python is None:
         if importlib.util.find_spec("alibi_detect") is None:
             raise MissingExtra("alibi", needed_by=f"alibi-detect, without another Python in {PYTHON_VARIABLE},")
         python = sys.executable
-    python = os.path.abspath(shutil.which(python) or python)  # it is started in another folder
-    return Host(python, memory_bytes=int(os.environ.get(MEMORY_VARIABLE, MEMORY_MB)) << 20)
+    return os.path.abspath(shutil.which(python) or python)  # it is started in another folder
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str, pid: int) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from detectors.alibi.host import interpreter
 from govern import __version__, plugins
 from govern.bus import open_bus
 from govern.cli._common import run
@@ -49,6 +50,8 @@ def doctor(
         for name in plugins.names(group):
             try:
                 plugins.load(group, name)
+                if name.startswith("alibi_detect."):
+                    interpreter()
             except GovernError as error:
                 console.print(f"{group}: {name}: [yellow]unavailable[/]: {error.fix}", highlight=False)
             else:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from detectors import artifacts
+from detectors.alibi.catalogue import SPECS
 from detectors.outlier.held_out import split
 from govern import plugins
 from govern.detection import WindowScores
 from govern.errors import ArtifactError, BadInput
-from govern.frame import MISSING, UNSEEN
+from govern.frame import MISSING, UNSEEN, Frame
 
 pytestmark = [
     pytest.mark.alibi,
@@ -117,8 +121,9 @@ def test_another_forest_is_noticed(make_table, tmp_path):
     detector.save(tmp_path / "a")
     manifest = tmp_path / "a" / "artifact.json"
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
-    with pytest.raises(ArtifactError, match="the forest grown from its reference is another one"):
-        type(detector).load(tmp_path / "a")
+    changed = type(detector).load(tmp_path / "a")
+    with pytest.raises(ArtifactError, match="the IForest made from its reference is another one"):
+        changed.score(make_table(10, seed=2))
 
 
 def borrowed_scores(detector: str, reference: np.ndarray, window: np.ndarray, **params: object):
@@ -165,3 +170,109 @@ def test_fishers_test_agrees(make_table, correction):
         assert ours.alarm == alarm
         alarms.add(alarm)
     assert alarms == {True, False}
+
+
+def fitted(name: str, reference: Frame, tmp_path: Path, **params: object) -> Any:
+    """By name, as it comes back from its artifact."""
+    plugins.load(plugins.DETECTORS, f"alibi_detect.{name}")(**params).fit(reference).save(tmp_path / name)
+    return artifacts.load(tmp_path / name)
+
+
+def test_fishers_test_by_name_takes_columns_of_two_values(make_table, tmp_path):
+    cd = importlib.import_module("alibi_detect.cd")
+    reference, window = (make_table(rows, seed=rows, numeric=1, categories=2) for rows in (300, 80))
+    detector = fitted("FETDrift", reference, tmp_path, alternative="greater")
+    rows = [np.column_stack([frame["c0"], frame["c1"]]) for frame in (reference, window)]
+    said = cd.FETDrift(rows[0], alternative="greater").predict(rows[1])["data"]
+    found = detector.score(window)
+    assert [one.feature for one in found.features] == ["c0", "c1"]
+    np.testing.assert_allclose([one.p_value for one in found.features], said["p_val"], rtol=0, atol=1e-6)
+    with pytest.raises(BadInput, match="a column of two values"):
+        fitted("FETDrift", make_table(100), tmp_path)
+
+
+@pytest.mark.parametrize("model", ["logistic_regression", "random_forest"])
+def test_a_classifier_by_name(make_table, tmp_path, model):
+    detector = fitted("ClassifierDrift", make_table(200, seed=1), tmp_path, model=model, n_folds=2)
+    quiet, moved = (detector.score(make_table(100, seed=2, shift=shift)) for shift in (0.0, 2.0))
+    assert (quiet.alarm, moved.alarm) == (False, True)
+    assert moved.p_value < moved.threshold == 0.05 < quiet.p_value
+    assert detector.score(make_table(100, seed=2)) == quiet
+
+
+@pytest.mark.parametrize("name", ["CVMDriftOnline", "FETDriftOnline"])
+def test_online_detectors_by_name_simulate_their_thresholds_once(make_table, tmp_path, name):
+    cd = importlib.import_module("alibi_detect.cd")
+    shape = {"numeric": 2, "categorical": 0} if name == "CVMDriftOnline" else {"numeric": 0, "categories": 2}
+    reference = make_table(60, seed=1, **shape)
+    detector = fitted(name, reference, tmp_path, ert=50, window_size=10, n_bootstraps=200, seed=5)
+    np.random.seed(5)
+    directly = getattr(cd, name)(reference.matrix(), ert=50, window_sizes=[10], n_bootstraps=200, verbose=False)
+    again = artifacts.load(tmp_path / name)
+    memory = detector.start()
+    for seed in range(3):
+        window = make_table(20, seed=10 + seed, **shape)
+        found, memory = (detector, again)[seed % 2].advance(memory, window, np.zeros(20, dtype=np.int64))
+        told = [directly.predict(row)["data"] for row in window.matrix()]
+        last = next((one for one in told if one["is_drift"]), told[-1])
+        if name == "CVMDriftOnline":  # where statistic and threshold are equal, Fisher's throws a die
+            assert found.alarm == any(one["is_drift"] for one in told)
+            assert found.alarm_row == next((row for row, one in enumerate(told) if one["is_drift"]), -1)
+            np.testing.assert_allclose([one.statistic for one in found.features], last["test_stat"][0], atol=1e-6)
+            np.testing.assert_allclose([one.threshold for one in found.features], last["threshold"][0], atol=1e-6)
+        for column, one in enumerate(found.features):
+            simulated = directly.thresholds[:, column % directly.thresholds.shape[1]]
+            assert np.isclose(simulated, one.threshold, rtol=0, atol=1e-6).any()
+
+
+def test_mahalanobis_by_name_learns_on(make_table, tmp_path):
+    od = importlib.import_module("alibi_detect.od")
+    reference = make_table(200, seed=1, categorical=0)
+    detector = fitted("Mahalanobis", reference, tmp_path, n_components=2)
+    directly = od.Mahalanobis(n_components=2)
+    directly.infer_threshold(reference.matrix(), threshold_perc=99.0)
+    memory = detector.start()
+    for seed in range(3):
+        window = make_table(50, seed=10 + seed, categorical=0, shift=2.0)
+        found, memory = detector.advance(memory, window, np.zeros(50, dtype=np.int64))
+        said = directly.predict(window.matrix())["data"]
+        np.testing.assert_allclose(found.scores, said["instance_score"], rtol=1e-6, atol=1e-6)
+        assert found.flagged.tolist() == said["is_outlier"].astype(bool).tolist()
+
+
+def test_spectral_residual_by_name(make_table, tmp_path):
+    od = importlib.import_module("alibi_detect.od")
+    shape = {"numeric": 1, "categorical": 0}
+    reference, window = make_table(200, seed=1, **shape), make_table(80, seed=2, **shape)
+    window["x0"][40] += 12.0
+    detector = fitted("SpectralResidual", reference, tmp_path)
+    directly = od.SpectralResidual(window_amp=20, window_local=20, n_est_points=10)
+    directly.infer_threshold(reference["x0"], threshold_perc=99.0)
+    found, said = detector.score(window), directly.predict(window["x0"])["data"]
+    np.testing.assert_allclose(found.scores, said["instance_score"], rtol=1e-6, atol=1e-6)
+    assert found.flagged.tolist() == said["is_outlier"].astype(bool).tolist()
+    assert found.flagged[40]
+    with pytest.raises(BadInput, match="one numeric column"):
+        fitted("SpectralResidual", make_table(100), tmp_path)
+
+
+def test_parameters_that_it_has_not():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'window_size'"):
+        plugins.load(plugins.DETECTORS, "alibi_detect.KSDrift")(window_size=3)
+    with pytest.raises(BadInput, match='alibi-detect knows "greater" and "less" and "two-sided"'):
+        plugins.load(plugins.DETECTORS, "alibi_detect.FETDrift")(alternative="upwards")
+
+
+def test_what_alibi_detect_refuses_is_said(make_table):
+    detector = plugins.load(plugins.DETECTORS, "alibi_detect.FETDriftOnline")(window_size=5, n_bootstraps=10)
+    reference = make_table(60, numeric=0, categories=2)
+    same = dataclasses.replace(reference, columns=tuple(np.zeros(60, dtype=np.int32) for _ in range(2)))
+    with pytest.raises(BadInput, match="FETDriftOnline refuses the reference: ValueError"):
+        detector.fit(same)
+
+
+def test_every_name_is_in_the_catalogue():
+    named = [name for name in plugins.names(plugins.DETECTORS) if name.startswith("alibi_detect.")]
+    assert sorted(f"alibi_detect.{name}" for name in SPECS) == [one for one in named if ".saved_" not in one]
+    for name in SPECS:
+        assert plugins.load(plugins.DETECTORS, f"alibi_detect.{name}").method == f"alibi_detect.{name}"

@@ -13,6 +13,7 @@ import numpy as np
 from alibi_detect.saving import load_detector
 from alibi_detect.utils.frameworks import has_tensorflow
 
+from .making import make, simulated
 from .wire import Array, Message
 
 SEEDS: Final = 2**32
@@ -28,6 +29,9 @@ class Nothing:
     def answer(self, asked: Message) -> tuple[Opened, Message]:
         seed = int(asked.said["seed"])
         _sow(seed)
+        if "make" in asked.said:
+            opened = Opened(make(asked), seed)
+            return opened, opened.described()
         folder = Path("saved")
         for name, data in asked.arrays.items():
             path = folder / name
@@ -69,7 +73,7 @@ class Opened:
                 "threshold": None if threshold is None else float(np.max(threshold)),
                 "rows": int(self._detector.shape[1]) if self._name == "OutlierSeq2Seq" else 1,
             },
-            {f"memory/{key}": value for key, value in self._start.items()},
+            {f"memory/{key}": value for key, value in self._start.items()} | simulated(self._detector),
         )
 
     def answer(self, asked: Message) -> tuple[Opened, Message]:
