@@ -87,7 +87,7 @@ spec:
 def kinds(type_: str) -> Kind:
     known: dict[str, Kind] = {
         "tabular": "drift",
-        "alibi_detect.saved_online_drift": "drift",
+        "online_cvm": "drift",
         "isolation_forest": "outlier",
         "model_distillation": "adversarial",
     }

@@ -58,6 +58,14 @@ spec:
 """
 
 
+#: Another step for it, of a window that slides; its detector takes a fraction of a millisecond.
+SLIDES = """
+    - name: slides
+      detector: {type: ks, artifact: artifacts/slides}
+      batch: {size: 60, windowMs: 3600000, rolling: true}
+"""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A folder with schema and artifacts, and the rows to send: `replay` is later than what was fitted on."""
@@ -65,13 +73,13 @@ class Fitted:
     folder: Path
     replay: Frame
 
-    def write(self, folder: Path, namespace: str) -> Path:
-        """A pipeline file for this namespace, beside links to the artifacts."""
+    def write(self, folder: Path, namespace: str, *, further: str = "") -> Path:
+        """A pipeline file for this namespace, with further steps, beside links to the artifacts."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "schema.yaml").write_bytes((self.folder / "schema.yaml").read_bytes())
         (folder / "artifacts").symlink_to(self.folder / "artifacts")
         file = folder / "pipeline.yaml"
-        file.write_text(PIPELINE.replace("NAMESPACE", namespace))
+        file.write_text(PIPELINE.replace("NAMESPACE", namespace).rstrip() + further)
         return file
 
 
@@ -85,6 +93,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     reference, replay = frame.take(slice(0, 4000)), frame.take(slice(4000, 8000))
     for name, method, params in (
         ("drift", "tabular", {}),
+        ("slides", "ks", {}),
         ("outlier", "isolation_forest", {"n_estimators": 20}),
         ("adversarial", "model_distillation", {"output": "probability", "epochs": 5}),
     ):

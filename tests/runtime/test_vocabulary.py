@@ -206,7 +206,7 @@ def test_each_refusal_has_its_place_reason_and_fix(
 def test_a_detector_that_remembers_is_not_given_windows_that_overlap(tmp_path: Path) -> None:
     text = GOOD.replace("batch: {size: 500}", "batch: {size: 500, rolling: true}")
     assert refused(tmp_path, text) == []
-    (problem,) = refused(tmp_path, text.replace("type: tabular", "type: alibi_detect.saved_online_drift"))
+    (problem,) = refused(tmp_path, text.replace("type: tabular", "type: online_cvm"))
     assert problem.field == "spec.steps[1].batch.rolling"
     assert "remembers the windows before" in problem.why
 

@@ -28,7 +28,7 @@ from govern.runtime.worker import Worker
 from govern.telemetry.metrics import Metrics, labels
 from tests.bus.helpers import settled
 from tests.mirror.conftest import renew
-from tests.runtime.conftest import PARTITIONS, Make
+from tests.runtime.conftest import PARTITIONS, SLIDES, Fitted, Make
 from tests.services.process import Process
 
 DEADLINE_S = 60.0
@@ -101,10 +101,15 @@ async def check(bus: Bus, namespace: str, pipelines: list[LoadedPipeline]) -> Ef
     return expected
 
 
+@pytest.fixture
+def sliding_file(fitted: Fitted, tmp_path: Path, unique: str) -> Path:
+    return fitted.write(tmp_path / "sliding", unique, further=SLIDES)
+
+
 async def test_publishes_what_one_task_computes_and_counts_it(
-    bus: Bus, unique: str, pipeline_file: Path, make_inference: Make
+    bus: Bus, unique: str, sliding_file: Path, make_inference: Make
 ) -> None:
-    pipelines = load(pipeline_file)
+    pipelines = load(sliding_file)
     await publish(bus, unique, make_inference, range(400))
     metrics = Metrics(CollectorRegistry())
     worker = Worker(bus=bus, namespace=unique, pipelines=pipelines, reporter=Reporter(metrics))
@@ -117,15 +122,22 @@ async def test_publishes_what_one_task_computes_and_counts_it(
         stop.set()
     expected = await check(bus, unique, pipelines)
 
-    names = labels(
-        namespace=unique, service="employment", model="employment", endpoint="default", pipeline="watch", step="outlier"
-    )
-    value = metrics.registry.get_sample_value
+    def value(metric: str, step: str) -> float | None:
+        names = labels(
+            namespace=unique, service="employment", model="employment", endpoint="default", pipeline="watch", step=step
+        )
+        every = ("namespace", "service", "model", "revision", "endpoint", "pipeline", "step")
+        return metrics.registry.get_sample_value(metric, dict(zip(every, names, strict=True)))
+
     found = [one.verdict for one in expected.judgements if one.verdict.step == "outlier"]
-    each = dict(zip(("namespace", "service", "model", "revision", "endpoint", "pipeline", "step"), names, strict=True))
-    assert value("govern_verdicts_total", each) == len(found)
-    assert value("govern_instances_total", each) == sum(one.window.n_instances for one in found)
-    assert value("govern_flagged_instances_total", each) == sum(i.flagged for one in found for i in one.instances)
+    assert value("govern_verdicts_total", "outlier") == len(found)
+    assert value("govern_instances_total", "outlier") == sum(one.window.n_instances for one in found)
+    flagged = sum(i.flagged for one in found for i in one.instances)
+    assert value("govern_flagged_instances_total", "outlier") == flagged
+    slid = [one.verdict.window for one in expected.judgements if one.verdict.step == "slides"]
+    answered = sum(2 for i in range(500) if i % 11)
+    assert value("govern_verdicts_total", "slides") == len(slid) == (answered - PARTITIONS * 58) // 2
+    assert value("govern_instances_total", "slides") == answered, "each once, though it is in 30 windows"
     (change,) = [decode(ConfigChange, m.value or b"") for m in await settled(bus, topic(unique, "config"))]
     assert (change.subject, change.action, change.digest) == ("pipeline/watch", "loaded", pipelines[0].plan.digest)
 
@@ -250,12 +262,12 @@ async def test_what_is_too_long_for_the_bus_stops_nobody(
 
 @pytest.mark.timeout(600)
 async def test_killed_and_stopped_at_random_it_publishes_everything_once(
-    bus: Bus, bus_url: str, unique: str, pipeline_file: Path, make_inference: Make, tmp_path: Path
+    bus: Bus, bus_url: str, unique: str, sliding_file: Path, make_inference: Make, tmp_path: Path
 ) -> None:
     chance = random.Random(7)
     kills = 8
     # -P: the current folder is never searched first; the same as the console script.
-    command = [sys.executable, "-P", "-m", "govern.cli.main", "worker", str(pipeline_file)]
+    command = [sys.executable, "-P", "-m", "govern.cli.main", "worker", str(sliding_file)]
     command += ["--bus", bus_url, "--namespace", unique]
     log = (tmp_path / "worker.log").open("wb")
 
@@ -285,7 +297,7 @@ async def test_killed_and_stopped_at_random_it_publishes_everything_once(
             worker.kill()
             worker.wait()
         log.close()
-    await check(bus, unique, load(pipeline_file))
+    await check(bus, unique, load(sliding_file))
 
 
 async def test_a_checkpoint_of_another_version_stops_the_worker_with_a_clear_error(
