@@ -102,7 +102,7 @@ class Metrics:
         self.inference_duration = histogram(
             "govern_inference_duration_seconds", "Time the model took to answer.", _LATENCY_BUCKETS_S
         )
-        self.instances = counter("govern_instances", "Instances (rows) that a step judged.")
+        self.instances = counter("govern_instances", "Instances (rows) that a step judged, each counted once.")
         self.verdicts = counter("govern_verdicts", "Verdicts published.")
         self.alarms = counter("govern_alarms", "Verdicts with an alarm.")
         self.flagged = counter("govern_flagged_instances", "Instances flagged by an outlier or adversarial step.")
