@@ -27,19 +27,28 @@ def _follow_sums(
     found = np.full((rows - before, 1), np.nan)
     for size in sizes:
         sums = np.zeros(width)
-        scale = 1 / size + 1 / m
+        share, scale = 1 / size, 1 / size + 1 / m
         for row in range(rows):
-            for at in range(width):
-                sums[at] += prepared[row, at]
+            new = prepared[row]
             if row >= size:
+                old = prepared[row - size]
                 for at in range(width):
-                    sums[at] -= prepared[row - size, at]
+                    sums[at] += new[at] - old[at]
+            else:
+                for at in range(width):
+                    sums[at] += new[at]
             if row < before or row + 1 < size:
                 continue
-            squared = 0.0
-            for at in range(width):
-                off = sums[at] / size - centre[at]
-                squared += off * off
+            # Four sums, since one would wait for each addition before the next.
+            one, two, three, four = 0.0, 0.0, 0.0, 0.0
+            for at in range(0, width - width % 4, 4):
+                one += (sums[at] * share - centre[at]) ** 2
+                two += (sums[at + 1] * share - centre[at + 1]) ** 2
+                three += (sums[at + 2] * share - centre[at + 2]) ** 2
+                four += (sums[at + 3] * share - centre[at + 3]) ** 2
+            for at in range(width - width % 4, width):
+                one += (sums[at] * share - centre[at]) ** 2
+            squared = one + two + three + four
             statistic = (squared / scale - within) / spread
             if not found[row - before, 0] >= statistic:
                 found[row - before, 0] = statistic
