@@ -2,7 +2,7 @@
 
     .venv-tensorflow/bin/python -I tests/detectors/tensorflow_saved.py FOLDER
 
-For each it leaves FOLDER/<name>/saved, and FOLDER/<name>/told.npz: the rows of a window and what it says of them.
+For each it leaves FOLDER/<name>/saved, and FOLDER/<name>/told.npz: rows of a window, and what it says of them.
 Nothing of govern is imported.
 """
 
@@ -225,7 +225,7 @@ def main(folder: Path, names: list[str]) -> None:
         sow()
         loaded = load_detector(folder / name / "saved")
         sow(SEED + int(getattr(loaded, "n", 0)) if name == "Mahalanobis" else SEED)
-        np.savez(folder / name / "told.npz", window=window, **told(name, loaded, window))
+        np.savez(folder / name / "told.npz", reference=X, window=window, **told(name, loaded, window))
         print(name, flush=True)
 
 

@@ -15,7 +15,9 @@ import pytest
 
 from detectors import artifacts
 from detectors.alibi import saved
+from detectors.alibi.catalogue import SPECS
 from detectors.alibi.host import PYTHON_VARIABLE
+from govern import plugins
 from govern.detection import InstanceScores, Scores, StatefulDetector, WindowScores
 from govern.frame import Frame
 from govern.schema import Feature, FeatureSchema
@@ -35,6 +37,14 @@ OUTLIER = [
     "SpectralResidual", "Mahalanobis",
 ]  # fmt: skip
 ADVERSARIAL = ["AdversarialAE", "ModelDistillation"]
+#: Those that are made of plain parameters, and the parameters with which the program makes them.
+NAMED: dict[str, dict[str, int]] = {
+    "MMDDrift": {"n_permutations": 50},
+    "LSDDDrift": {"n_permutations": 50},
+    "SpotTheDiffDrift": {"n_diffs": 1, "n_folds": 2, "epochs": 1},
+    "MMDDriftOnline": {"ert": 50, "window_size": 10, "n_bootstraps": 100},
+    "LSDDDriftOnline": {"ert": 50, "window_size": 10, "n_bootstraps": 100},
+}
 #: Names of features that are given beside the rows.
 CONTEXT = {"ContextMMDDrift": ["f0"], "OutlierProphet": ["f0"]}
 
@@ -53,22 +63,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def frame(rows: npt.NDArray[np.float64]) -> Frame:
+    columns = tuple(rows.reshape(len(rows), -1).T)
+    features = tuple(Feature(name=f"f{n}", kind="numeric") for n in range(len(columns)))
+    return Frame(FeatureSchema(format_version=1, model="m", features=features), columns)
+
+
+def told_by(name: str, made: Path) -> tuple[Frame, Frame, Told]:
+    """The reference, the window, and what alibi-detect says of it."""
+    with np.load(made / name / "told.npz") as archive:
+        told = {key: np.asarray(archive[key], dtype=np.float64) for key in archive.files}
+    return frame(told.pop("reference")), frame(told.pop("window")), told
+
+
 @pytest.fixture
 def asked(made: Path, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[saved.Saved, Frame, Told]:
     """The detector through its artifact, the window, and what it is to say."""
     name = request.param
-    with np.load(made / name / "told.npz") as archive:
-        told = {key: np.asarray(archive[key], dtype=np.float64) for key in archive.files}
-    window = told.pop("window")
-    columns = tuple(window.reshape(len(window), -1).T)
-    features = tuple(Feature(name=f"f{n}", kind="numeric") for n in range(len(columns)))
-    schema = FeatureSchema(format_version=1, model="m", features=features)
-    adopted = saved.adopt(made / name / "saved", schema, seed=SEED, context=CONTEXT.get(name, []))
+    _, window, told = told_by(name, made)
+    adopted = saved.adopt(made / name / "saved", window.schema, seed=SEED, context=CONTEXT.get(name, []))
     assert adopted.detector == name
     artifacts.save(adopted, tmp_path / "a")
     loaded = artifacts.load(tmp_path / "a")
     assert isinstance(loaded, saved.Saved)
-    return loaded, Frame(schema, columns), told
+    return loaded, window, told
 
 
 def close(found: object, expected: object) -> None:
@@ -131,3 +149,19 @@ def test_mahalanobis_learns_from_window_to_window(asked) -> None:
     assert not np.array_equal(again.scores, first.scores)
     assert later["n"] == memory["n"] + len(window)
     close(detector.score(window).scores, told["score"])
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_by_name_it_is_the_same_as_saved(name: str, made: Path, tmp_path: Path) -> None:
+    reference, window, told = told_by(name, made)
+    constructor = plugins.load(plugins.DETECTORS, f"alibi_detect.{name}")
+    artifacts.save(constructor(seed=SEED, **NAMED[name]).fit(reference), tmp_path / "a")
+    found = artifacts.load(tmp_path / "a").score(window)
+    assert isinstance(found, WindowScores)
+    assert found.alarm == bool(told["alarm"])
+    close(found.statistic, told["statistic"])
+    close(*((found.threshold, told["threshold"]) if name in ONLINE else (found.p_value, told["p_value"])))
+
+
+def test_every_detector_that_needs_tensorflow_by_name_is_tested() -> None:
+    assert {name for name, spec in SPECS.items() if spec.backend} == set(NAMED)
