@@ -12,11 +12,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
+from govern import plugins
 from govern.bus import open_bus
 from govern.bus.topics import specs, topic
 from govern.cli import main
 from govern.codecs import cloudevents, v2
 from govern.codecs.tensor import Tensor
+from govern.frame import Frame
 from govern.record import DeadLetter, Inference, R, Verdict, decode
 from govern.runtime.loader import load
 from govern.runtime.report import Reporter
@@ -27,6 +29,7 @@ from tests.bus.helpers import settled
 from tests.runtime.conftest import START_NS, payload
 
 cd = pytest.importorskip("alibi_detect.cd", reason="the extra [alibi] is not installed", exc_type=ImportError)
+od = pytest.importorskip("alibi_detect.od", reason="the extra [alibi] is not installed", exc_type=ImportError)
 saving = pytest.importorskip("alibi_detect.saving", reason="the extra [alibi] is not installed", exc_type=ImportError)
 
 pytestmark = pytest.mark.alibi
@@ -52,6 +55,10 @@ spec:
       batch: {size: 40}
     - name: deadly
       detector: {type: alibi_detect.saved_drift, artifact: artifacts/deadly}
+      inputs: [watch.inputs]
+      batch: {size: 40}
+    - name: learns
+      detector: {type: alibi_detect.Mahalanobis, artifact: artifacts/learns}
       inputs: [watch.inputs]
       batch: {size: 40}
 """
@@ -118,6 +125,9 @@ async def test_a_worker_lives_through_the_death_of_its_detectors(
         assert told.exit_code == 0
         assert f"Adopted {type(detector).__name__} (drift)" in told.stdout
 
+    learner = plugins.load(plugins.DETECTORS, "alibi_detect.Mahalanobis")(n_components=2)
+    learner.fit(Frame(schema, tuple(reference.T))).save(tmp_path / "artifacts" / "learns")
+
     rng = np.random.default_rng(1)
     windows = [rng.normal(loc=0.4 * (n % 2), size=(WINDOW, 2)) for n in range(WINDOWS)]
     windows[2][0, 0] = 2000.0
@@ -142,18 +152,24 @@ async def test_a_worker_lives_through_the_death_of_its_detectors(
             os.kill(pid, signal.SIGSTOP)
             Path(gate).touch()
             os.kill(pid, signal.SIGKILL)
-            verdicts = await read(Verdict, "verdicts", 3 * WINDOWS - 1)
+            verdicts = await read(Verdict, "verdicts", 4 * WINDOWS - 1)
             letters = await read(DeadLetter, "dead-letter", 1)
             stop.set()
 
     of = {(one.step, one.window.first_offset): one for one in verdicts}
-    assert len(of) == len(verdicts) == 3 * WINDOWS - 1, "each window once, but the one that cannot be judged"
+    assert len(of) == len(verdicts) == 4 * WINDOWS - 1, "each window once, but the one that cannot be judged"
+    learns = od.Mahalanobis(n_components=2)
+    learns.infer_threshold(reference, threshold_perc=99.0)
+    for offset, window in enumerate(windows):  # from window to window, as the worker remembers it
+        told = learns.predict(window)["data"]["instance_score"]
+        found = [one.score for one in of.pop(("learns", offset)).instances]
+        assert found == pytest.approx(told.tolist(), rel=1e-6)
     for (step, offset), verdict in of.items():
         said = directly[step].predict(windows[offset])["data"]
         assert verdict.method == "alibi_detect.saved_drift"
         assert verdict.alarm == bool(said["is_drift"])
         assert [one.p_value for one in verdict.features] == pytest.approx(said["p_val"].tolist(), abs=1e-6)
-    assert len({one.alarm for one in verdicts}) == 2
+    assert len({one.alarm for one in of.values()}) == 2
     (letter,) = letters
     assert (letter.step, letter.source_offset) == ("deadly", 2)
     assert "died twice" in letter.what
