@@ -27,12 +27,12 @@ Floats = npt.NDArray[np.float64]
 
 #: Cuts of the reference. Streams of one cut share what that cut got wrong: with 32, first thresholds were a tenth off.
 CUTS: Final = 128
-#: False alarms that a threshold rests on at least: it is right to about a fifth, the run length to less, since the
-#: thresholds' errors are independent.
-ALARMS: Final = 25
-#: Streams at least, and in units of ERT: over its horizon a quarter of such a stream's number alarms or more.
+#: False alarms that a threshold rests on at least: the chance of one is right to a quarter, that of a run to less, since
+#: thresholds err independently.
+ALARMS: Final = 16
+#: Streams at least, and in units of ERT: so the last threshold, of windows no longer young, rests on a hundred alarms.
 STREAMS_MIN: Final = 2_000
-STREAMS_PER_ERT: Final = 4
+STREAMS_PER_ERT: Final = 2
 #: Rows that stand for the stream, in horizons: more would leave less to compare with.
 _HELD_HORIZONS: Final = 4
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -53,14 +55,20 @@ def window(make_table) -> Frame:
     return _locked(make_table(200, seed=2, shift=0.5))
 
 
+@pytest.fixture(scope="module")
+def fitted(reference) -> Callable[[str], Detector]:
+    """A detector by its name, fitted once: it is never changed."""
+    return functools.cache(lambda name: plugins.load(plugins.DETECTORS, name)().fit(reference))
+
+
 @pytest.fixture(scope="module", params=AVAILABLE)
-def detector(request, reference) -> Detector:
-    return plugins.load(plugins.DETECTORS, request.param)().fit(reference)
+def detector(request, fitted) -> Detector:
+    return fitted(request.param)
 
 
 @pytest.fixture(scope="module", params=STATEFUL)
-def stateful(request, reference) -> StatefulDetector:
-    return plugins.load(plugins.DETECTORS, request.param)().fit(reference)
+def stateful(request, fitted) -> StatefulDetector:
+    return fitted(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -182,13 +190,13 @@ def test_survives_the_disk(detector, window, tmp_path):
     assert _content(tmp_path / "a") == _content(tmp_path / "b")
 
 
-def test_same_scores_in_another_process(reference, window, tmp_path):
+def test_same_scores_in_another_process(fitted, window, tmp_path):
     window_file = tmp_path / "window.npz"
     np.savez(window_file, *window.columns, predict_proba=window.outputs["predict_proba"])
     (tmp_path / "schema.yaml").write_text(window.schema.to_yaml())
     names = [name for name in AVAILABLE if name not in BORROWED]
     for name in names:
-        plugins.load(plugins.DETECTORS, name)().fit(reference).save(tmp_path / name)
+        fitted(name).save(tmp_path / name)
     program = Path(__file__).with_name("score_elsewhere.py")
     ran = subprocess.run(
         [sys.executable, program, tmp_path, *names], capture_output=True, text=True, timeout=280, check=True
@@ -302,9 +310,9 @@ def test_foreign_artifacts_are_refused(detector, tmp_path, changes, message):
         artifacts.load(tmp_path / "a")
 
 
-def test_anothers_artifact_is_refused(detector, reference, tmp_path):
+def test_anothers_artifact_is_refused(detector, fitted, tmp_path):
     other = "isolation_forest" if detector.kind == "drift" else "chi_squared"
-    plugins.load(plugins.DETECTORS, other)().fit(reference).save(tmp_path / "a")
+    fitted(other).save(tmp_path / "a")
     with pytest.raises(ArtifactError, match=f"fitted by '{other}'"):
         type(detector).load(tmp_path / "a")
     _edit_manifest(tmp_path / "a", name=detector.method, params={})

@@ -42,7 +42,7 @@ def alarms(detector: OnlineDrift, stream: Frame, size: int = 50) -> list[int]:
 
 
 @pytest.mark.parametrize("online", ONLINE)
-def test_a_stream_without_change_runs_as_long_as_expected(online, acs):
+def test_a_stream_without_change_runs_as_long_as_expected_however_it_is_cut(online, acs):
     rows = told = 0
     for seed in range(3):
         order = np.random.default_rng((7, seed)).permutation(4_000)
@@ -55,24 +55,18 @@ def test_a_stream_without_change_runs_as_long_as_expected(online, acs):
     assert told < rows / ERT + 4 * np.sqrt(rows / ERT)
     assert told > rows / ERT / 4
 
-
-@pytest.mark.parametrize("online", ONLINE)
-def test_how_a_stream_is_cut_changes_nothing(online, acs):
-    detector = online(ert=ERT).fit(acs[2015].take(slice(0, 600)))
-    stream = acs[2018].take(slice(0, 400))
+    stream = stream.take(slice(0, 400))
     times = np.zeros(400, dtype=np.int64)
-    told, whole = detector.advance(detector.start(), stream, times)
+    whole, last = detector.advance(detector.start(), stream, times)
     for size in (1, 7, 256):
-        memory, first = detector.start(), NO_ROW
+        memory, first, statistic = detector.start(), NO_ROW, whole.statistic
         for at in range(0, 400, size):
             piece = slice(at, at + size)
             scores, memory = detector.advance(memory, stream.take(piece), times[piece])
             if first == NO_ROW and scores.alarm:
-                first = at + scores.alarm_row
-                statistic = scores.statistic
-        assert detector.pack(memory) == detector.pack(whole)
-        assert first == told.alarm_row
-        assert first == NO_ROW or statistic.hex() == told.statistic.hex()
+                first, statistic = at + scores.alarm_row, scores.statistic
+        assert detector.pack(memory) == detector.pack(last)
+        assert (first, statistic.hex()) == (whole.alarm_row, whole.statistic.hex())
 
 
 @pytest.mark.parametrize("online", ONLINE)
