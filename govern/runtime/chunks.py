@@ -134,12 +134,13 @@ def _slid(buffer: RollingBuffer, before: Written, collected_for: str) -> tuple[W
     """As `_tumbled`. A chunk whose rows have all left the window goes; one of which some have left stays as it is."""
     size = checkpoint.CHUNK_ROWS
     held = {number: numbers for number, numbers in before.held.items() if numbers.stop > buffer.first}
-    start = max((numbers.stop for numbers in held.values()), default=buffer.first)
-    for number, numbers in tuple(held.items()):
-        # The newest says what is not judged yet. It is written again, unless it is full and another follows it.
-        if numbers.stop == start and (len(numbers) < size or start == buffer.end):
-            start = numbers.start
-            del held[number]
+    start = buffer.first
+    if held:
+        newest = max(held, key=lambda number: held[number].stop)
+        start = held[newest].stop
+        # It says what is not judged yet, and is written again, unless it is full and another follows it.
+        if len(held[newest]) < size or start == buffer.end:
+            start = held.pop(newest).start
     chunks: dict[int, list[bytes]] = {}
     free = (number for number in count() if number not in held)
     for first, rows in buffer.runs(start):

@@ -86,14 +86,12 @@ class RollingBuffer:
 
     def add(self, rows: Rows) -> list[ClosedWindow]:
         """Take the instances of one message; return the windows that are to be judged, oldest first."""
-        judged: list[ClosedWindow] = []
-        if len(rows) == 0:
-            return judged
-        judged.extend(self.expire(int(rows.times[0])))
-        while len(rows):
-            room = self._size - self._unjudged
-            self._append(rows.take(slice(0, room)) if room < len(rows) else rows)
-            rows = rows.take(slice(room, None))
+        judged = self.expire(int(rows.times[0])) if len(rows) else []
+        start = 0
+        while start < len(rows):
+            end = start + self._size - self._unjudged
+            self._append(rows if start == 0 and end >= len(rows) else rows.take(slice(start, end)))
+            start = end
             if self._count == self._size:
                 judged.append(self._judge("count"))
         return judged

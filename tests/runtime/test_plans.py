@@ -16,6 +16,7 @@ from tests.runtime.conftest import Make, message_of
 
 PLACE = Partition("govern.default.inferences", 0)
 OUTLIER = WindowKey("watch", "outlier", "", "default")
+DRIFT = WindowKey("watch", "drift", "", "default")
 
 
 @pytest.fixture
@@ -67,6 +68,34 @@ def test_a_changed_step_begins_a_new_window_and_the_open_one_is_judged_as_it_was
     for step in pipeline.detectors:
         key = WindowKey("watch", step, "", "default")
         mine, theirs = task.open_window(key), other.open_window(key)
+        assert (None if mine is None else mine.request_ids) == (None if theirs is None else theirs.request_ids)
+
+
+def test_a_window_that_begins_to_slide_or_ends_it_is_another_one(
+    pipeline: LoadedPipeline, make_inference: Make
+) -> None:
+    """Rows that were judged are not lost to the next, and not judged by it."""
+    messages = [message_of(make_inference(i), offset=i) for i in range(70)]
+    tumbles = resized(pipeline, "drift", 25)
+    steps = tuple(replace(one, rolling=one.name == "drift") for one in tumbles.plan.steps)
+    slides = replace(tumbles, plan=replace(tumbles.plan, steps=steps, digest="c" * 64))
+    assert fingerprint(slides, "drift") != fingerprint(tumbles, "drift")
+    assert fingerprint(slides, "outlier") == fingerprint(tumbles, "outlier")
+    for before, after, count, closed in ((slides, tumbles, 21, []), (tumbles, slides, 1, [(25, 44, 20)])):
+        task = task_of(before)
+        assert len(of(task.process(messages[:45]), "drift")) == count
+        table = committed(task, {})
+        taken = [one.window for one in of(task.take_over([after]), "drift")]
+        assert [(one.first_offset, one.last_offset, one.n_instances) for one in taken] == closed
+        heir = task_of(after)
+        heir.restore(table, None)
+        for one, completeness in ((task, 1.0), (heir, 1.0 if before is slides else 25 / 45)):
+            (verdict,) = of(one.process(messages[45:]), "drift")
+            assert (verdict.window.first_offset, verdict.window.completeness) == (45, completeness)
+        table = committed(task, table)
+        again = task_of(after)
+        again.restore(table, None)
+        mine, theirs = task.open_window(DRIFT), again.open_window(DRIFT)
         assert (None if mine is None else mine.request_ids) == (None if theirs is None else theirs.request_ids)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -124,7 +125,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(1, 12),
     span=st.sampled_from([0, 5, 50]),
@@ -195,12 +196,52 @@ def test_a_request_larger_than_the_window_is_judged_in_pieces_and_no_row_is_pass
     assert (window.rows.offsets.tolist(), window.rows.positions.tolist()) == ([1, 1, 1, 2], [7, 8, 9, 0])
 
 
-def test_a_window_is_incomplete_as_long_as_it_reaches_over_a_gap() -> None:
-    buffer = RollingBuffer(size=3, span_ns=0, minimum=1)
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_window_is_incomplete_as_long_as_it_reaches_over_a_gap(crashes: bool) -> None:
+    topic, buffer = Stored(), RollingBuffer(size=3, span_ns=0, minimum=1)
     buffer.add(message(0, 2, 0))
     buffer.add_lost(1)
-    completeness = [one.completeness for offset in range(1, 6) for one in buffer.add(message(offset, 1, 0))]
+    completeness = []
+    for offset in range(1, 6):
+        completeness += [one.completeness for one in buffer.add(message(offset, 1, 0))]
+        if crashes:
+            topic.commit(buffer)
+            buffer = topic.restored(RollingBuffer(size=3, span_ns=0, minimum=1), buffer.lost)
     assert completeness == [3 / 4, 3 / 4, 3 / 4, 1.0, 1.0]
+
+
+def test_rows_keep_their_outputs_when_those_without_have_left_the_window() -> None:
+    buffer, topic = RollingBuffer(size=3, span_ns=0, minimum=1), Stored()
+    for offset, outputs in enumerate((1, 0, 0)):
+        windows = buffer.add(answered(offset, 1, 0, outputs))
+        topic.commit(buffer)
+    assert [one.rows.frame.outputs for one in windows] == [{}]
+    for last in (buffer, topic.restored(RollingBuffer(size=3, span_ns=0, minimum=1), 0)):
+        (window,) = last.add(answered(3, 1, 0, 0))
+        assert window.rows.frame.outputs["p"].tolist() == [[1.0], [2.0], [3.0]]
+
+
+def test_what_was_judged_is_not_judged_again_by_the_next_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last chunk was full when it was committed, before its rows were judged."""
+    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 2)
+    topic, buffer = Stored(), RollingBuffer(size=4, span_ns=0, minimum=1)
+    buffer.add(message(0, 2, 0))
+    topic.commit(buffer)
+    assert buffer.drain()
+    topic.commit(buffer)
+    heir = topic.restored(RollingBuffer(size=4, span_ns=0, minimum=1), 0)
+    assert (len(heir), heir.unjudged, heir.drain()) == (2, 0, [])
+
+
+def test_the_numbers_of_chunks_that_the_window_has_left_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 2)
+    topic, buffer = Stored(), RollingBuffer(size=5, span_ns=0, minimum=1)
+    for offset in range(40):
+        buffer.add(message(offset, 1, 0))
+        topic.commit(buffer)
+        assert {checkpoint.parse_chunk_key(key)[1] for key in topic.table} <= set(range(4))
+        heir = Stored(dict(topic.table)).restored(RollingBuffer(size=5, span_ns=0, minimum=1), 0)
+        assert rows_of(heir) == rows_of(buffer)
 
 
 def test_a_model_with_little_traffic_gets_its_verdict_while_the_window_fills() -> None:
@@ -264,9 +305,16 @@ def test_of_what_another_step_had_collected_only_the_rows_that_nobody_judged_are
     assert (rows_of(new), new.lost) == ((), 3)
 
 
+def as_before(rows: Rows) -> bytes:
+    """A chunk as a release wrote it that knew of no windows that slide."""
+    state = msgspec.msgpack.decode(checkpoint.encode_chunk(rows))
+    del state["slide"], state["collected_for"]
+    return msgspec.msgpack.encode(state)
+
+
 def test_rows_that_an_older_release_collected_are_the_first_of_the_window() -> None:
     rows = message(0, 5, 0)
-    topic = Stored({KEY.chunk(n, 0): checkpoint.encode_chunk(rows.take(slice(2 * n, 2 * n + 2))) for n in range(3)})
+    topic = Stored({KEY.chunk(n, 0): as_before(rows.take(slice(2 * n, 2 * n + 2))) for n in range(3)})
     buffer = topic.restored(RollingBuffer(size=6, span_ns=0, minimum=1), 1)
     assert (rows_of(buffer), buffer.unjudged) == (rows.frame.instance_ids, 5)
     (window,) = buffer.add(message(1, 1, 1))
