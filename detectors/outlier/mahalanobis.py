@@ -29,13 +29,10 @@ class Whitening:
 
     @classmethod
     def of(cls, points: Floats) -> Whitening:
-        return cls.of_moments(points.mean(axis=0), covariance_of(points), len(points))
-
-    @classmethod
-    def of_moments(cls, centre: Floats, covariance: Floats, rows: float) -> Whitening:
-        variances, axes = np.linalg.eigh(covariance)
+        centre = points.mean(axis=0)
+        variances, axes = np.linalg.eigh(np.cov(points, rowvar=False, bias=True).reshape(len(centre), len(centre)))
         # Of a direction in which n points do not vary, nothing tells a variance below 1/n from zero.
-        root = (axes / np.sqrt(np.maximum(variances, 1.0 / rows))) @ axes.T
+        root = (axes / np.sqrt(np.maximum(variances, 1.0 / len(points)))) @ axes.T
         return cls(centre, root)
 
     def scores(self, points: Floats) -> Floats:
@@ -43,12 +40,6 @@ class Whitening:
 
     def parts(self, points: Floats) -> Floats:
         return np.asarray(np.square(project(points - self.centre, self.root)), dtype=np.float64)
-
-
-def covariance_of(points: Floats) -> Floats:
-    """(n, D) -> (D, D), of the points themselves and not of what they are a sample of."""
-    width = points.shape[1]
-    return np.asarray(np.cov(points, rowvar=False, bias=True), dtype=np.float64).reshape(width, width)
 
 
 class MahalanobisOutlier(OutlierDetector):

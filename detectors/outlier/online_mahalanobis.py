@@ -12,7 +12,6 @@ import numpy.typing as npt
 from detectors.base import Array, fitted, require_at_least
 from detectors.compiled import compiled
 from detectors.outlier.detector import MIN_REFERENCE_ROWS, OutlierDetector
-from detectors.outlier.mahalanobis import Whitening, covariance_of
 from govern.detection import InstanceScores
 from govern.errors import BadInput
 from govern.frame import Frame
@@ -28,7 +27,7 @@ _STORED: Final = np.dtype("<f8")
 
 
 def _scatter_of(points: Floats, centre: Floats) -> Floats:
-    """(D, D), the sums of products of what the points differ by from the centre: in one order, and symmetric."""
+    """(D, D), the sums of products of what the points differ by from the centre."""
     width = len(centre)
     sums = np.zeros((width, width))
     for row in range(len(points)):
@@ -42,7 +41,75 @@ def _scatter_of(points: Floats, centre: Floats) -> Floats:
     return sums
 
 
+def _factor_of(covariance: Floats, least: float) -> Floats:
+    """Cholesky: the lower triangle that times its transpose is the covariance, with `least` more on the diagonal."""
+    width = len(covariance)
+    lower = np.zeros((width, width))
+    for i in range(width):
+        for j in range(i + 1):
+            rest = covariance[i, j]
+            for k in range(j):
+                rest -= lower[i, k] * lower[j, k]
+            if i == j:
+                lower[i, i] = np.sqrt(max(rest + least, least))
+            else:
+                lower[i, j] = rest / lower[j, j]
+    return lower
+
+
+def _solve_lower(offsets: Floats, lower: Floats) -> Floats:
+    """(n, D) -> (n, D) whose squares sum up to each row's squared distance."""
+    found = np.empty_like(offsets)
+    for row in range(len(offsets)):
+        for i in range(len(lower)):
+            rest = offsets[row, i]
+            for k in range(i):
+                rest -= lower[i, k] * found[row, k]
+            found[row, i] = rest / lower[i, i]
+    return found
+
+
+def _solve_upper(solved: Floats, lower: Floats) -> Floats:
+    """(n, D) as `_solve_lower` gives it -> (n, D) the inverse covariance times the offsets."""
+    width = len(lower)
+    found = np.empty_like(solved)
+    for row in range(len(solved)):
+        for i in range(width - 1, -1, -1):
+            rest = solved[row, i]
+            for k in range(i + 1, width):
+                rest -= lower[k, i] * found[row, k]
+            found[row, i] = rest / lower[i, i]
+    return found
+
+
+# Compiled, and no library's: every sum runs in one order, so what is remembered is the same on whichever machine, and
+# however many processors it has.
 _scatter = compiled(_scatter_of)
+_factor = compiled(_factor_of)
+_lower = compiled(_solve_lower)
+_upper = compiled(_solve_upper)
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipsoid:
+    """The rows that are as far out as each other.
+
+    Attributes:
+        centre: (D,).
+        lower: (D, D) factor of the covariance.
+    """
+
+    centre: Floats
+    lower: Floats
+
+    def scores(self, points: Floats) -> Floats:
+        squares = np.square(_lower(points - self.centre, self.lower))
+        return np.asarray(np.sqrt(squares.sum(axis=1)), dtype=np.float64)
+
+    def parts(self, points: Floats) -> Floats:
+        """Each coordinate's term of the squared distance; one that makes a row less strange counts as nothing."""
+        offsets = points - self.centre
+        return np.maximum(offsets * _upper(_lower(offsets, self.lower), self.lower), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +128,12 @@ class Moments:
 
     @classmethod
     def of(cls, points: Floats) -> Moments:
-        return cls(np.array(float(len(points))), points.mean(axis=0), covariance_of(points))
+        centre = points.mean(axis=0)
+        return cls(np.array(float(len(points))), centre, _scatter(points, centre) / len(points))
 
-    def whitening(self) -> Whitening:
-        return Whitening.of_moments(self.centre, self.covariance, float(self.count))
+    def ellipsoid(self) -> Ellipsoid:
+        # Of a direction in which n rows do not vary, nothing tells a variance below 1/n from zero.
+        return Ellipsoid(self.centre, _factor(self.covariance, 1.0 / float(self.count)))
 
     def with_points(self, points: Floats, *, at_most: float) -> Moments:
         """After more points, which weigh one each, and those before no more than `at_most` together."""
@@ -77,17 +146,17 @@ class Moments:
         return Moments(np.array(count), self.centre + step * (len(points) / count), scatter / count)
 
     def scores(self, points: Floats) -> Floats:
-        return self.whitening().scores(points)
+        return self.ellipsoid().scores(points)
 
     def parts(self, points: Floats) -> Floats:
-        return self.whitening().parts(points)
+        return self.ellipsoid().parts(points)
 
 
 class OnlineMahalanobisOutlier(OutlierDetector):
     """How far a row lies from where the rows before it lay: `mahalanobis` with a centre and a spread that move along.
 
     For streams whose normal moves (a season, a price level), so that the old normal becomes strange and the new one
-    does not stay an alarm. It begins as `mahalanobis`; each window is judged by what was known before it, and is then
+    does not stay an alarm. It begins with the reference; each window is judged by what was known before it, and is then
     learned: a row that is far past the threshold as if it lay nearer (`REACH`), so that one wild value moves the centre
     no further than a strange one.
 
@@ -122,11 +191,11 @@ class OnlineMahalanobisOutlier(OutlierDetector):
             BadInput: no rows, or columns that are not the reference's.
         """
         points = self._points(window)
-        return self._scored(points, self.start().whitening())
+        return self._scored(points, self.start().ellipsoid())
 
     def advance(self, memory: Moments, window: Frame, times: npt.NDArray[np.int64]) -> tuple[InstanceScores, Moments]:
         points = self._points(window)
-        found = self._scored(points, memory.whitening())
+        found = self._scored(points, memory.ellipsoid())
         reach = REACH * self._threshold
         far = found.scores > reach
         points[far] = memory.centre + (points[far] - memory.centre) * (reach / found.scores[far])[:, None]

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from detectors.outlier.online_mahalanobis import OnlineMahalanobisOutlier
 from govern.bus import Bus, Message, Outgoing, Partition
 from govern.bus.topics import topic
 from govern.codecs import cloudevents
 from govern.errors import BadInput
 from govern.record import ConfigChange, DeadLetter, ExplainRequest, Inference, Verdict, decode, encode
 from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.past import Past
 from govern.runtime.plans import read_plans
 from govern.runtime.report import Reporter
 from govern.runtime.task import Effects, PartitionTask
@@ -262,17 +264,25 @@ async def test_what_is_too_long_for_the_bus_stops_nobody(
 
 @pytest.mark.timeout(600)
 async def test_killed_and_stopped_at_random_it_publishes_everything_once(
-    bus: Bus, bus_url: str, unique: str, sliding_file: Path, make_inference: Make, tmp_path: Path
+    bus: Bus, bus_url: str, unique: str, sliding_file: Path, make_inference: Make, fitted: Fitted, tmp_path: Path
 ) -> None:
+    """Of a step that remembers, each verdict depends on all windows before: what one worker forgot would show in all
+    that the next ones say. Replayed, they say the same.
+    """
+    OnlineMahalanobisOutlier(max_n=1000).fit(fitted.replay).save(tmp_path / "moving")
+    remembers = f"- name: moving\n      detector: {{type: online_mahalanobis, artifact: {tmp_path / 'moving'}}}\n"
+    remembers += "      inputs: [watch.inputs]\n      batch: {size: 20}\n    - name: explain"
+    sliding_file.write_text(sliding_file.read_text().replace("- name: explain", remembers))
     chance = random.Random(7)
     kills = 8
     # -P: the current folder is never searched first; the same as the console script.
     command = [sys.executable, "-P", "-m", "govern.cli.main", "worker", str(sliding_file)]
     command += ["--bus", bus_url, "--namespace", unique]
+    compiled_once = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
     log = (tmp_path / "worker.log").open("wb")
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=compiled_once)
 
     workers = [start(), start()]
     try:
@@ -297,7 +307,13 @@ async def test_killed_and_stopped_at_random_it_publishes_everything_once(
             worker.kill()
             worker.wait()
         log.close()
-    await check(bus, unique, load(sliding_file))
+    pipelines = load(sliding_file)
+    await check(bus, unique, pipelines)
+    past = Past(bus, unique)
+    moving = await past.verdicts(lambda one: one.step == "moving")
+    assert len({one.memory_digest for one in moving}) > len(moving) - PARTITIONS > kills
+    outcomes = [one.outcome async for one in past.replay(moving, {"watch": pipelines[0]})]
+    assert outcomes == ["identical"] * len(moving)
 
 
 async def test_a_checkpoint_of_another_version_stops_the_worker_with_a_clear_error(
