@@ -59,7 +59,7 @@ spec:
 
 
 #: Another step for it, of a window that slides; its detector takes a fraction of a millisecond.
-SLIDES = """
+SLIDES = """\
     - name: slides
       detector: {type: ks, artifact: artifacts/slides}
       batch: {size: 60, windowMs: 3600000, rolling: true}
@@ -79,7 +79,7 @@ class Fitted:
         (folder / "schema.yaml").write_bytes((self.folder / "schema.yaml").read_bytes())
         (folder / "artifacts").symlink_to(self.folder / "artifacts")
         file = folder / "pipeline.yaml"
-        file.write_text(PIPELINE.replace("NAMESPACE", namespace).rstrip() + further)
+        file.write_text(PIPELINE.replace("NAMESPACE", namespace) + further)
         return file
 
 
