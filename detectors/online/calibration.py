@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Cuts of the reference. Streams of one cut share what that cut got wrong: with 32, first thresholds were a tenth off.
 CUTS: Final = 128
-#: False alarms that a threshold rests on at least: the chance of one is right to a quarter, that of a run to less, since
-#: thresholds err independently.
+#: A threshold rests on so many false alarms at least: the chance of one is right to a quarter, that of a run to
+#: less, since thresholds err independently.
 ALARMS: Final = 16
 #: Streams at least, and in units of ERT: so the last threshold, of windows no longer young, rests on a hundred alarms.
 STREAMS_MIN: Final = 2_000
