@@ -72,6 +72,15 @@ def test_an_empty_record_is_the_empty_message(kind: type[msgspec.Struct]) -> Non
     assert record.decode(kind, b"") == kind()
 
 
+def test_a_number_with_a_default_of_its_own_is_told_from_none() -> None:
+    """As it was written before there was such a field, too."""
+    older = record_pb2.Verdict(id="v").SerializeToString()
+    assert record.decode(record.Verdict, older).alarm_row == -1
+    for row in (0, 7, -1):
+        assert record.decode(record.Verdict, record.encode(record.Verdict(id="v", alarm_row=row))).alarm_row == row
+    assert record.encode(record.Verdict(id="v", alarm_row=-1)) == older
+
+
 def test_not_a_number_survives() -> None:
     wire = record.encode(record.Verdict(statistic=math.nan, threshold=math.inf))
     got = record.decode(record.Verdict, wire)

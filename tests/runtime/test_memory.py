@@ -6,9 +6,13 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from govern.bus import Message
+from govern.codecs.inference import decode
+from govern.detection import WindowScores, remembers
+from govern.frame import Frame
 from govern.record import encode
 from govern.runtime import checkpoint
 from govern.runtime.loader import LoadedPipeline
@@ -37,6 +41,32 @@ def remembering(pipeline: LoadedPipeline, *, digest: str = "e" * 64, size: int =
 def memories(table: dict[bytes, bytes], name: str = "watch") -> list[bytes]:
     found = ((checkpoint.parse_chunk_key(key), key) for key in table if key.startswith(b"["))
     return [key for (window, chunk, _), key in found if window.pipeline == name and chunk <= checkpoint.MEMORY]
+
+
+def test_a_verdict_says_what_its_detector_says_of_the_windows_up_to_it(
+    pipeline: LoadedPipeline, messages: list[Message], make_inference: Make
+) -> None:
+    """The row at which it alarmed included, and which past it is that it rests on."""
+    one = remembering(pipeline, size=6)
+    detector = one.detectors["outlier"]
+    assert remembers(detector)
+    calls = [make_inference(i) for i in range(60)]
+    rows = Frame.concat([decode(call, pipeline.schema) for call in calls])
+    times = np.array([call.t_response for call in calls])
+    memory = detector.start()
+    found = of(task_of(one).process(messages), "outlier")
+    assert len(found) == 10
+    for start, verdict in zip(range(0, 60, 6), found, strict=True):
+        assert verdict.memory_digest == hashlib.sha256(detector.pack(memory)).hexdigest()
+        window = slice(start, start + 6)
+        scores, memory = detector.advance(memory, rows.take(window), times[window])
+        assert isinstance(scores, WindowScores)
+        assert (verdict.alarm, verdict.statistic, verdict.alarm_row) == (
+            scores.alarm,
+            scores.statistic,
+            scores.alarm_row,
+        )
+    assert {one.alarm_row for one in found} > {-1}
 
 
 @pytest.mark.parametrize("changes", [{"digest": "f" * 64}, {"size": 10}])
