@@ -336,7 +336,7 @@ def test_a_detector_that_takes_too_long_is_ended(reference: Frame, window: Frame
             time.sleep(0.01)
         return x
 
-    adopted = saved.adopt(through(endless, reference, tmp_path / "saved"), reference.schema, deadline_s=10.0)
+    adopted = saved.adopt(through(endless, reference, tmp_path / "saved"), reference.schema)
     adopted.score(window.take(slice(0, 50)))
     pid = adopted._child.pid
     assert pid is not None
@@ -344,7 +344,7 @@ def test_a_detector_that_takes_too_long_is_ended(reference: Frame, window: Frame
     with pytest.raises(Unavailable, match="gave no answer: the deadline is over"):
         adopted.score(window)
     until(lambda: not alive(pid))
-    adopted.deadline_s = 10.0
+    adopted.deadline_s = DEADLINE_S
     assert isinstance(adopted.score(window.take(slice(0, 50))), WindowScores)
 
 
@@ -357,6 +357,23 @@ def test_what_a_detector_raises_is_said(reference: Frame, window: Frame, tmp_pat
     adopted = saved.adopt(through(choosy, reference, tmp_path / "saved"), reference.schema)
     with pytest.raises(BadInput, match="KSDrift refuses the window: ZeroDivisionError: sixty"):
         adopted.score(window)
+
+
+def test_it_has_no_way_to_the_process_that_forks(reference: Frame, window: Frame, tmp_path: Path) -> None:
+    """Of what it was forked with, one socket is left: its own."""
+    told = str(tmp_path / "told")
+
+    def curious(x: np.ndarray) -> np.ndarray:
+        import os
+
+        with open(told, "w") as file:
+            for name in os.listdir("/proc/self/fd"):
+                if os.path.lexists(f"/proc/self/fd/{name}") and "socket" in os.readlink(f"/proc/self/fd/{name}"):
+                    file.write(f"{name}\n")
+        return x
+
+    saved.adopt(through(curious, reference, tmp_path / "saved"), reference.schema).score(window)
+    assert len(Path(told).read_text().split()) == 1
 
 
 def test_its_memory_is_bounded(reference: Frame, window: Frame, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def main(memory_bytes: int) -> None:
         memory_bytes: address space of each process that holds a detector.
     """
     root, control = Path.cwd(), socket.socket(fileno=os.dup(0))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # what is forked is not to find it
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends needs nobody to wait for it
         try:
