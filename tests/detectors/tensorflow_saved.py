@@ -148,10 +148,10 @@ DETECTORS: dict[str, Callable[[], Made]] = {
         cd.RegressorUncertaintyDrift(X, dense(4, 1), backend="tensorflow", uncertainty_type="mc_dropout", n_evals=3)
     ),
     "MMDDriftOnline": lambda: drift(
-        cd.MMDDriftOnline(X, ert=50, window_size=10, backend="tensorflow", n_bootstraps=40, verbose=False)
+        cd.MMDDriftOnline(X, ert=20, window_size=10, backend="tensorflow", n_bootstraps=40, verbose=False)
     ),
     "LSDDDriftOnline": lambda: drift(
-        cd.LSDDDriftOnline(X, ert=50, window_size=10, backend="tensorflow", n_bootstraps=40, verbose=False)
+        cd.LSDDDriftOnline(X, ert=20, window_size=10, backend="tensorflow", n_bootstraps=40, verbose=False)
     ),
     "OutlierAE": lambda: outlier(od.OutlierAE(encoder_net=dense(3, 2), decoder_net=dense(3, WIDTH, width=2))),
     "OutlierVAE": lambda: outlier(

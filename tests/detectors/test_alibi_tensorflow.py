@@ -42,8 +42,8 @@ NAMED: dict[str, dict[str, int]] = {
     "MMDDrift": {"n_permutations": 50},
     "LSDDDrift": {"n_permutations": 50},
     "SpotTheDiffDrift": {"n_diffs": 1, "n_folds": 2, "epochs": 1},
-    "MMDDriftOnline": {"ert": 50, "window_size": 10, "n_bootstraps": 40},
-    "LSDDDriftOnline": {"ert": 50, "window_size": 10, "n_bootstraps": 40},
+    "MMDDriftOnline": {"ert": 20, "window_size": 10, "n_bootstraps": 40},
+    "LSDDDriftOnline": {"ert": 20, "window_size": 10, "n_bootstraps": 40},
 }
 #: Names of features that are given beside the rows.
 CONTEXT = {"ContextMMDDrift": ["f0"], "OutlierProphet": ["f0"]}
