@@ -24,6 +24,7 @@ import numpy.typing as npt
 from detectors.online.tracker import Tracker
 
 Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
 #: Cuts of the reference. Streams of one cut share what that cut got wrong: with 32, first thresholds were a tenth off.
 CUTS: Final = 128
@@ -42,11 +43,11 @@ def min_rows(horizon: int) -> int:
     return 2 * horizon
 
 
-def calibrate(track: Callable[[Floats], Tracker], reference: Floats, *, horizon: int, ert: int, seed: int) -> Floats:
+def calibrate(without: Callable[[Rows], Tracker], reference: Floats, *, horizon: int, ert: int, seed: int) -> Floats:
     """(horizon,) float64: the threshold at each row after a start; later rows take the last. Infinite before any test.
 
     Args:
-        track: a tracker against (m, d) rows.
+        without: a tracker against the reference without these rows of it.
         reference: (n, d) rows, at least `min_rows`.
         ert: expected run time, rows.
     """
@@ -55,9 +56,9 @@ def calibrate(track: Callable[[Floats], Tracker], reference: Floats, *, horizon:
     paths = np.empty((CUTS * each, horizon))
     held = min(_HELD_HORIZONS * horizon, len(reference) // 2)
     for cut in range(CUTS):
-        order = generator.permutation(len(reference))
-        tracker = track(reference[order[held:]])
-        prepared = tracker.prepare(reference[order[:held]])
+        apart = generator.permutation(len(reference))[:held]
+        tracker = without(apart)
+        prepared = tracker.prepare(reference[apart])
         for stream in range(each):
             rows = generator.permutation(held)[:horizon]
             paths[cut * each + stream] = np.fmax.reduce(tracker.simulate(prepared[rows]), axis=1)

@@ -21,7 +21,7 @@ from detectors.base import (
     require_schema,
 )
 from detectors.memory import Memory
-from detectors.online.calibration import calibrate, min_rows
+from detectors.online.calibration import Rows, calibrate, min_rows
 from detectors.online.tracker import Arrays, Floats, Tracker
 from govern.detection import NO_ROW, WindowScores
 from govern.frame import Frame
@@ -75,9 +75,9 @@ class OnlineDrift(ABC):
             BadInput: a feature has too few values.
         """
 
-    def _simulated(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Floats], Tracker], Floats]:
-        """What `calibrate` takes: how to follow a stream beside some of the rows, and the rows."""
-        return lambda kept: self._track(kept, schema), reference
+    def _simulated(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Rows], Tracker], Floats]:
+        """What `calibrate` takes: how to follow a stream beside the reference without some rows, and the rows."""
+        return lambda apart: self._track(np.delete(reference, apart, axis=0), schema), reference
 
     @abstractmethod
     def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
@@ -111,8 +111,8 @@ class OnlineDrift(ABC):
         columns = require_kinds(reference.schema, *self.kinds, method=self.method)
         order = np.random.default_rng(self.seed).permutation(len(reference))
         rows = rows_of(reference.take(order[: self.max_reference]), columns)
-        track, streams = self._simulated(rows, reference.schema)
-        limits = calibrate(track, streams, horizon=self._horizon, ert=self.ert, seed=self.seed)
+        without, streams = self._simulated(rows, reference.schema)
+        limits = calibrate(without, streams, horizon=self._horizon, ert=self.ert, seed=self.seed)
         self._restore(
             Fitted.of(
                 reference,

@@ -13,9 +13,10 @@ from detectors.base import Param
 from detectors.coding import Coding
 from detectors.drift.feature_test import MIN_ROWS
 from detectors.drift.tabular import TabularDrift
+from detectors.online.calibration import Rows
 from detectors.online.detector import OnlineDrift
 from detectors.online.features import window_sizes
-from detectors.online.means import MeanWindows, on_grid
+from detectors.online.means import MeanWindows, Moments, on_grid
 from detectors.online.tracker import Arrays, Floats, Tracker, horizon_of
 from govern.detection import WindowScores
 from govern.frame import Frame
@@ -62,13 +63,14 @@ class OnlineJointDrift(OnlineDrift):
     def _track(self, reference: Floats, schema: FeatureSchema) -> Tracker:
         embed, used = self._embedding(reference, schema)
         self._features = TabularDrift(p_val=_NAMED_AT, seed=self.seed).fit(frame_of(reference, schema))
-        return MeanWindows(on_grid(embed(reference[used:])), self.windows, embed, reference.shape[1])
+        return MeanWindows(Moments.of(on_grid(embed(reference[used:]))), self.windows, embed, reference.shape[1])
 
-    def _simulated(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Floats], Tracker], Floats]:
+    def _simulated(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Rows], Tracker], Floats]:
         # The coordinates are those of the whole reference: what matters of a cut is with which mean it is compared.
         embed, used = self._embedding(reference, schema)
         placed = on_grid(embed(reference[used:]))
-        return lambda kept: MeanWindows(kept, self.windows, np.asarray, kept.shape[1]), placed
+        moments, width = Moments.of(placed), placed.shape[1]
+        return lambda apart: MeanWindows(moments.without(placed[apart]), self.windows, np.asarray, width), placed
 
     def _embedding(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Floats], Floats], int]:
         frame = frame_of(reference, schema)

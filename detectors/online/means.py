@@ -7,6 +7,7 @@ products are the kernel, or nearly, the reference is one mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -58,36 +59,63 @@ def _follow_sums(
 _follow = compiled(_follow_sums)
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What windows are compared with, of (m, c) coordinates of a reference.
+
+    Attributes:
+        m: rows.
+        centre: (c,), their mean.
+        within: their mean squared distance from it.
+        spread: the root of twice the sum of the squared eigenvalues of their covariance.
+    """
+
+    m: int
+    centre: Floats
+    within: float
+    spread: float
+
+    @classmethod
+    def of(cls, reference: Floats) -> Moments:
+        """Of rows in random order."""
+        centre = reference.mean(axis=0)
+        off = reference - centre
+        # The sum of the squared eigenvalues is the mean square of the product of two rows.
+        products = (off[1:] * off[:-1]).sum(axis=1)
+        spread = float(np.sqrt(2 * np.square(products).mean())) or 1.0
+        return cls(len(reference), centre, float(np.square(off).sum(axis=1).mean()), spread)
+
+    def without(self, rows: Floats) -> Moments:
+        """As if these rows were none of the reference's; what they say of its spread may stay."""
+        m = self.m - len(rows)
+        return replace(self, m=m, centre=(self.m * self.centre - rows.sum(axis=0)) / m)
+
+
 class MeanWindows(Windowed):
     """The largest, over the windows, of the squared distance between the means of window and reference.
 
     It is told in standard deviations from its mean without change, both of which grow as 1 / size + 1 / m: so windows
-    of all sizes have one scale.
+    of all sizes have one scale. (Without change the distance is a sum of squares, weighted by the eigenvalues of the
+    covariance.)
 
     Args:
-        reference: (m, c) coordinates.
+        reference: what its coordinates say.
         sizes: of the windows, rows.
         embed: (n, d) rows -> (n, c) coordinates, each row by itself.
         width: d.
     """
 
-    def __init__(self, reference: Floats, sizes: Sequence[int], embed: Callable[[Floats], Floats], width: int) -> None:
+    def __init__(self, reference: Moments, sizes: Sequence[int], embed: Callable[[Floats], Floats], width: int) -> None:
         super().__init__(sizes, width)
         self._embed = embed
-        self._m = len(reference)
-        self._centre = reference.mean(axis=0)
-        off = reference - self._centre
-        self._within = float(np.square(off).sum(axis=1).mean())
-        # Without change the distance is a sum of squares by the eigenvalues of the covariance: its variance is twice
-        # the sum of their squares, which is the mean square of the product of two rows. They come in random order.
-        products = (off[1:] * off[:-1]).sum(axis=1)
-        self._spread = float(np.sqrt(2 * np.square(products).mean())) or 1.0
+        self._reference = reference
 
     def prepare(self, rows: Floats) -> Floats:
         return on_grid(self._embed(rows))
 
     def _statistics(self, prepared: Floats, before: int) -> Floats:
-        return _follow(prepared, before, self.sizes, self._centre, self._within, self._spread, self._m)
+        known = self._reference
+        return _follow(prepared, before, self.sizes, known.centre, known.within, known.spread, known.m)
 
 
 def on_grid(coordinates: Floats) -> Floats:

@@ -8,7 +8,7 @@ import pytest
 from detectors.distances import gaussian, median_gamma
 from detectors.drift.lsdd import DensityDifference, DensityFeatures, centres_of
 from detectors.online.lsdd import OnlineLSDDDrift
-from detectors.online.means import MeanWindows, on_grid
+from detectors.online.means import MeanWindows, Moments, on_grid
 from detectors.online.mmd import FourierFeatures, OnlineMMDDrift
 from govern.frame import Frame
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
@@ -26,7 +26,7 @@ def test_statistic_is_that_of_the_means_at_every_row(points):
     reference, stream = points
     features = FourierFeatures(4, gamma=median_gamma(reference), seed=0)
     placed = on_grid(features.of(reference))
-    tracker = MeanWindows(placed, SIZES, features.of, 4)
+    tracker = MeanWindows(Moments.of(placed), SIZES, features.of, 4)
     found = tracker.simulate(tracker.prepare(stream))[:, 0]
     off = placed - placed.mean(axis=0)
     within = np.square(off).sum(axis=1).mean()
@@ -46,6 +46,13 @@ def test_statistic_is_that_of_the_means_at_every_row(points):
             assert found[row] == pytest.approx(max(expected), rel=1e-6, abs=1e-6)
         else:
             assert np.isnan(found[row])
+
+
+def test_rows_that_are_left_out_are_no_part_of_the_mean(points):
+    reference, _ = points
+    left = Moments.of(reference).without(reference[:30])
+    assert left.m == 370
+    assert left.centre == pytest.approx(reference[30:].mean(axis=0), abs=1e-12)
 
 
 def test_random_frequencies_give_the_kernels_discrepancy(points):
