@@ -88,6 +88,7 @@ class Stream:
                 alarm=alarm,
                 statistic=float("nan"),
                 p_value=float("inf"),
+                memory_digest="5e" * 32,
                 features=(records.FeatureResult(feature="age", statistic=0.5, p_value=1e-9, n=4, is_drift=True),),
                 instances=tuple(
                     records.InstanceResult(

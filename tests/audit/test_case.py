@@ -57,6 +57,7 @@ def test_a_case_file_holds_it_all(filled: Log) -> None:
     (verdict,) = summary["verdicts"]
     assert verdict["results"] == [{"instance_id": "inf-1/0", "score": 0.125, "flagged": False}]
     assert verdict["drifted_features"] == ["age"]
+    assert verdict["memory_digest"] == "5e" * 32
     assert summary["explanations"][0]["reasons"] == ["the age of 31 lowered it"]
     assert summary["explanations"][0]["anchor"] == ["age <= 31"]
     assert summary["feedback"][0]["label"] == "refused"
