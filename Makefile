@@ -58,7 +58,7 @@ test-peers: .venv/.ready .venv-peers/.ready .venv-peers-kserve/.ready ## Capture
 
 .PHONY: test-tensorflow
 test-tensorflow: .venv/.ready .venv-tensorflow/.ready ## Detectors of alibi-detect that need TensorFlow or Prophet, saved there and judged with here.
-	GOVERN_ALIBI_PYTHON=.venv-tensorflow/bin/python .venv/bin/python -m pytest -m tensorflow tests/detectors/test_alibi_tensorflow.py $(PYTEST_FLAGS)
+	$(call tests,GOVERN_ALIBI_PYTHON=.venv-tensorflow/bin/python .venv/bin/python,-m tensorflow tests/detectors/test_alibi_tensorflow.py --numprocesses 0)
 
 .PHONY: e2e
 e2e: system .venv/.ready ## Only the whole-system runs.
