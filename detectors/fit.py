@@ -170,9 +170,28 @@ def draft_or_kept(
     Raises:
         BadInput: the kept schema is of another model, or says otherwise than what is asked for here.
     """
+    kept = kept_schema(path, model, exclude=exclude, protected=protected, pii=pii)
+    if kept is not None:
+        return kept, True
+    left_out = (*exclude, *(outputs or {}).values())
+    return infer_schema(table, model, exclude=left_out, protected=protected, pii=pii), False
+
+
+def kept_schema(
+    path: Path,
+    model: str,
+    *,
+    exclude: Sequence[str] = (),
+    protected: Sequence[str] = (),
+    pii: Sequence[str] = (),
+) -> FeatureSchema | None:
+    """The schema at `path`; None when there is none yet.
+
+    Raises:
+        BadInput: it is of another model, or says otherwise than what is asked for here.
+    """
     if not path.exists():
-        left_out = (*exclude, *(outputs or {}).values())
-        return infer_schema(table, model, exclude=left_out, protected=protected, pii=pii), False
+        return None
     schema = FeatureSchema.load(path)
     if schema.model != model:
         raise BadInput(
@@ -190,4 +209,4 @@ def draft_or_kept(
                     why="a schema that is there is kept, because a person may have edited it",
                     fix="edit the schema, or remove the file to have it inferred again",
                 )
-    return schema, True
+    return schema

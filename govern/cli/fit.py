@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,19 +14,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
+from govern.cli._common import BusOption, NamespaceOption
 from govern.cli._files import write_whole
+from govern.cli._references import recorded, require_one, tell, wanted
 from govern.errors import BadInput, ConfigError
 from govern.pipeline import Pipeline, load_pipelines
 from govern.pipeline.graph import fed, graph
 from govern.schema import FeatureSchema
-from govern.table import Table, frame_of, read
+from govern.table import frame_of, read
 
 #: The schema's file where no pipeline names another.
 SCHEMA_FILE: Final = "schema.yaml"
 
 
 def fit_command(
-    reference: Annotated[Path, typer.Argument(help="CSV or Parquet table that stands for normal.")],
+    reference: Annotated[
+        Path | None, typer.Argument(help="CSV or Parquet table that stands for normal; or see --from-topic.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of schema and artifacts; the pipeline file's by default.")
     ] = None,
@@ -37,16 +41,32 @@ def fit_command(
     protected: Annotated[list[str] | None, typer.Option(help="Column with a protected characteristic.")] = None,
     pii: Annotated[list[str] | None, typer.Option(help="Column with personal data.")] = None,
     output: Annotated[list[str] | None, typer.Option(help="Model output and its column: NAME=COLUMN.")] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Draw this many rows of the reference; 0 = all.")] = 0,
+    rows: Annotated[
+        int, typer.Option(min=0, help="Draw this many rows of the reference; 0 = all, of a topic 100,000.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     step: Annotated[
         list[str] | None, typer.Option(help="Fit this detector only; the reference is what its inputs bring.")
     ] = None,
+    from_topic: Annotated[
+        bool, typer.Option("--from-topic", help="Learn from what the topic has of the model instead of a table.")
+    ] = False,
+    bus: BusOption = "",
+    namespace: NamespaceOption = "default",
+    service: Annotated[
+        str, typer.Option("--service", help="Of the topic, only this one's; the pipeline's by default.")
+    ] = "",
+    revision: Annotated[str, typer.Option("--revision", help="Of the topic, only this one of the model.")] = "",
+    since: Annotated[
+        str, typer.Option("--from", help="Answers given then or later: a time (RFC 3339), or partition:offset.")
+    ] = "",
+    until: Annotated[str, typer.Option("--to", help="Answers given before this time or place.")] = "",
 ) -> None:
-    """Describe a reference table in a schema, and fit the detectors of a pipeline from it.
+    """Describe a reference in a schema, and fit the detectors of a pipeline from it.
 
     The schema is inferred when its file does not exist; a file that is there is kept as it is, so edit it freely.
     """
+    require_one(reference, from_topic=from_topic, bus=bus)
     console = Console(highlight=False, soft_wrap=True)
     outputs = dict(_output(one) for one in output or [])
     pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
@@ -55,19 +75,40 @@ def fit_command(
     fitted = {one.name: _fitted(one, step or []) for one in pipelines}
     work = [job for one in pipelines for job in jobs(one, folder) if job.step in fitted[one.name]]
 
-    table = read(reference)
-    if rows:
-        table = table.sample(rows, seed=seed)
     path = schema or folder / ((pipelines[0].spec.schema_path if pipelines else None) or SCHEMA_FILE)
-    described, kept = draft_or_kept(
-        table, path, model, exclude=exclude or [], protected=protected or [], pii=pii or [], outputs=outputs
-    )
-    frame = frame_of(table, described, outputs)
+    marks = {"protected": protected or [], "pii": pii or []}
+    if reference is not None:
+        table = read(reference)
+        if rows:
+            table = table.sample(rows, seed=seed)
+        described, kept = draft_or_kept(table, path, model, exclude=exclude or [], outputs=outputs, **marks)
+        frame, origin = frame_of(table, described, outputs), f"{len(table):,} rows of {table.origin}"
+    else:
+        _require_no_columns(exclude, outputs)
+        services = {one.spec.source.service for one in pipelines if one.spec.source is not None}
+        if not service and len(services) == 1:
+            (service,) = services
+        needed = {name for job in work for name in job.detector.needs_outputs}
+        with _progress(console) as progress:
+            described, kept, found = recorded(
+                bus,
+                namespace,
+                wanted(model, service, revision, since, until),
+                path,
+                **marks,
+                rows=rows,
+                seed=seed,
+                outputs=needed,
+                progress=progress,
+            )
+        tell(found.left_out, console)
+        frame = found.frame
+        origin = f"{len(frame):,} of {found.rows:,} rows of {found.inferences:,} inferences of {model}"
     if work:
         require_usable(work, frame)
     if not kept:
         write_whole(path, [described.to_yaml().encode()])
-    console.print(_said_of_schema(described, path, table, kept=kept))
+    console.print(_said_of_schema(described, path, origin, kept=kept))
     left = [
         one.name for each in pipelines for one in each.spec.steps if one.detector and one.name not in fitted[each.name]
     ]
@@ -111,6 +152,15 @@ def _output(text: str) -> tuple[str, str]:
     return name, column
 
 
+def _require_no_columns(exclude: Sequence[str] | None, outputs: Mapping[str, str]) -> None:
+    if exclude or outputs:
+        raise BadInput(
+            "--exclude and --output name columns of a table",
+            why="a topic has requests, of which every column is an input, and responses, whose tensors have names",
+            fix="leave them out",
+        )
+
+
 def _folder(out: Path | None, pipeline: Path | None) -> Path:
     if out is not None:
         return out
@@ -140,12 +190,12 @@ def _of_model(model: str, pipelines: list[Pipeline], file: Path | None) -> tuple
     return model, mine
 
 
-def _said_of_schema(schema: FeatureSchema, path: Path, table: Table, *, kept: bool) -> str:
+def _said_of_schema(schema: FeatureSchema, path: Path, origin: str, *, kept: bool) -> str:
     kinds = [feature.kind for feature in schema.features]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
     return (
         f"{'Kept' if kept else 'Inferred'} [bold]{escape(str(path))}[/]: {len(kinds)} features ({counts}), "
-        f"from {len(table):,} rows of {escape(table.origin)}."
+        f"from {escape(origin)}."
     )
 
 

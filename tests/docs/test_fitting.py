@@ -1,0 +1,102 @@
+"""The example of the page on fitting, run as it stands there, on an embedded bus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detectors import artifacts
+from govern.bus import Outgoing, open_bus
+from govern.bus.topics import specs, topic
+from govern.cli.main import main
+from govern.codecs import cloudevents
+from govern.pipeline import load_pipelines
+from govern.record import Inference, Payload
+from tests.docs.test_readme import ROOT, blocks
+
+PAGE = (ROOT / "docs" / "fitting.md").read_text(encoding="utf-8")
+#: 20 November 2026: before the time that the page's command names.
+START_NS = 1_795_132_800 * 10**9
+
+
+def calls(count: int) -> list[Outgoing]:
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(count):
+        rows = [{"age": rng.normal(40, 9), "job": str(rng.choice(["clerk", "cook", "smith"]))} for _ in range(4)]
+        request = Payload(content_type="application/json", body=json.dumps({"instances": rows}).encode())
+        response = Payload(content_type="application/json", body=b'{"predictions": [1, 0, 1, 1]}')
+        record = Inference(
+            schema_version=1, id=f"call-{i}", namespace="default", service="income", model="income", protocol="v1",
+            t_request=START_NS, t_response=START_NS + i * 10**9, status_code=200, request=request, response=response,
+            synthetic=i % 10 == 0,
+        )  # fmt: skip
+        found.append(cloudevents.to_message(record, source="/test"))
+    return found
+
+
+def publish(url: str, messages: list[Outgoing]) -> None:
+    async def work() -> None:
+        async with open_bus(url) as bus:
+            await bus.ensure_topics(specs("default", partitions=2))
+            await bus.publish(topic("default", "inferences"), messages)
+
+    asyncio.run(work())
+
+
+def test_the_example_as_the_page_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "people.yaml").write_text(blocks("yaml", PAGE)[0])
+    url = f"embedded://{tmp_path}/bus.db"
+    publish(url, [*calls(600), Outgoing(key=b"k", value=b"no record")])
+    monkeypatch.chdir(tmp_path)
+    words = [url if word.startswith("embedded:") else word for word in shlex.split(blocks("", PAGE)[0])]
+    first = _ran(words, monkeypatch)
+    told = capsys.readouterr()
+    assert first == 0, told.err
+    assert "Left out of the topic: 60 are synthetic" in told.out
+    assert "Left out of the topic: 1 are no records" in told.out
+    assert "2 features (1 categorical, 1 numeric), from 2,000 of 2,160 rows of 540 inferences of income" in told.out
+    assert len(load_pipelines(Path("people.yaml"), artifacts=True)) == 1
+    digests = [artifacts.load(Path("artifacts") / step).digest for step in ("drift", "outlier")]
+    assert _ran(words, monkeypatch) == 0, "the schema is kept now"
+    assert [artifacts.load(Path("artifacts") / step).digest for step in ("drift", "outlier")] == digests
+    capsys.readouterr()
+    assert _ran([*words, "--from", "2026-11-30T00:00:00Z"], monkeypatch) != 0
+    assert "none can be used: 1 are no records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from-topic"], "--bus is missing"),
+        (["table.csv", "--from-topic", "--bus", "embedded:///b.db"], "it is a file or the topic"),
+        ([], "no rows are named to learn from"),
+        (["--from-topic", "--bus", "embedded:///b.db", "--exclude", "id"], "name columns of a table"),
+    ],
+)
+def test_rows_come_from_one_place(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("GOVERN_BUS", raising=False)
+    code = _ran(["govern", "fit", *words, "--model", "m", "--out", str(tmp_path)], monkeypatch)
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def _ran(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
