@@ -25,7 +25,7 @@ from detectors.drift.feature_test import MIN_ROWS
 from detectors.drift.tabular import TabularDrift
 from govern.detection import WindowScores
 from govern.frame import Frame
-from govern.record import Kind
+from govern.record import FeatureResult, Kind
 from govern.schema import FeatureSchema
 
 Floats = npt.NDArray[np.float64]
@@ -113,16 +113,21 @@ class JointDrift(ABC):
         state = fitted(self._state, self.method)
         require_schema(window, state.schema, method=self.method)
         require_rows(window, self.min_instances, method=self.method, what="window")
-        statistic, p_value = self._test.run(self._coding.points(window))
+        points = self._coding.points(window)
+        statistic, p_value = self._test.run(points)
         alarm = p_value < self.p_val
-        features = self._features.score(window).features
         return WindowScores(
             alarm=alarm,
-            features=features if alarm else tuple(replace(one, is_drift=False) for one in features),
+            features=self._told(window, points, alarm=alarm),
             statistic=statistic,
             p_value=p_value,
             threshold=self.p_val,
         )
+
+    def _told(self, window: Frame, points: Floats, *, alarm: bool) -> tuple[FeatureResult, ...]:
+        """What is said of each feature; none drifts without an alarm."""
+        features = self._features.score(window).features
+        return features if alarm else tuple(replace(one, is_drift=False) for one in features)
 
     def save(self, path: Path) -> None:
         fitted(self._state, self.method).write(path)

@@ -39,7 +39,7 @@ SIZES = (20, 50, 200, 1000)
 #: Alarms above the bound come by chance in one of a thousand cells of the table.
 SURE = 0.999
 NATIVE = ("ks", "cvm", "chi_squared", "fet", "tabular", "psi", "jensen_shannon", "hellinger", "l_infinity")
-NATIVE += ("wasserstein", "data_quality")
+NATIVE += ("wasserstein", "data_quality", "classifier")
 BORROWED = ("alibi_detect.KSDrift", "alibi_detect.ChiSquareDrift", "alibi_detect.TabularDrift")
 SAMPLE = Path(__file__).parents[1] / "data" / "acs_sample.parquet"
 NOT_FEATURES = ("id", "employed", "year", "prediction", "predicted_probability")
@@ -57,7 +57,8 @@ def registered(name: str) -> Maker:
         def judge(window: Frame) -> tuple[list[float], bool]:
             scores = detector.score(window)
             assert isinstance(scores, WindowScores)
-            return [one.p_value for one in scores.features], scores.alarm
+            joint = not np.isnan(scores.p_value)
+            return [scores.p_value] if joint else [one.p_value for one in scores.features], scores.alarm
 
         return judge
 

@@ -10,6 +10,7 @@ from scipy.stats import binom
 from sklearn.metrics.pairwise import rbf_kernel
 
 from detectors.distances import median_gamma
+from detectors.drift.classifier import ClassifierDrift
 from detectors.drift.lsdd import CENTRES, RIDGE, DensityDifference, LSDDDrift
 from detectors.drift.mmd import Discrepancy, MMDDrift
 from detectors.drift.reconstruction import ReconstructionDrift
@@ -93,7 +94,7 @@ def test_false_alarms_stay_nominal_on_real_people(acs, detector):
     assert alarms <= binom.ppf(0.999, splits, 0.05)
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", [*DETECTORS, ClassifierDrift])
 def test_three_years_change_the_census_and_the_features_are_named(acs, detector):
     scores = detector(max_reference=1000).fit(acs[2015]).score(acs[2018].take(slice(0, 500)))
     assert scores.alarm
@@ -126,6 +127,7 @@ def test_a_window_like_no_reference_is_judged(make_table):
     ("detector", "params"),
     [
         (MMDDrift, {"permutations": 5}),
+        (ClassifierDrift, {"permutations": 5}),
         (LSDDDrift, {"p_val": 0.0}),
         (MMDDrift, {"max_reference": 10}),
         (ReconstructionDrift, {"explained": 1.0}),
