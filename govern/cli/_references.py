@@ -23,20 +23,22 @@ from govern.schema import FeatureSchema
 ROWS: Final = 100_000
 
 
-def require_one(file: Path | None, *, from_topic: bool, bus: str) -> None:
+def require_one(file: Path | None, *, from_topic: bool, bus: str, sql: str, query: str) -> None:
     """Check that the rows come from one place.
 
     Raises:
-        BadInput: from none or from two, or from a topic of no bus.
+        BadInput: from none or from two, from a topic of no bus, or from a database without a query.
     """
-    if (file is not None) == from_topic:
+    if (file is not None) + from_topic + bool(query) != 1:
         raise BadInput(
             "the reference",
-            why="it is a file or the topic" if from_topic else "no rows are named to learn from",
-            fix="name a CSV or Parquet file, or add --from-topic --bus URL",
+            why="no rows are named to learn from, or those of two places",
+            fix="name a CSV or Parquet file, or add --from-topic --bus URL, or --sql URL --query SQL",
         )
     if from_topic and not bus:
         raise BadInput("--bus is missing", why="--from-topic reads a topic of it", fix="add --bus URL")
+    if query and not sql:
+        raise BadInput("--sql is missing", why="--query selects from a database", fix="add --sql URL")
 
 
 def recorded(

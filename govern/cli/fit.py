@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
 from govern.cli._common import BusOption, NamespaceOption
 from govern.cli._files import write_whole
+from govern.cli._query import query
 from govern.cli._references import recorded, require_one, tell, wanted
 from govern.errors import BadInput, ConfigError
 from govern.pipeline import Pipeline, load_pipelines
@@ -29,7 +30,7 @@ SCHEMA_FILE: Final = "schema.yaml"
 
 def fit_command(
     reference: Annotated[
-        Path | None, typer.Argument(help="CSV or Parquet table that stands for normal; or see --from-topic.")
+        Path | None, typer.Argument(help="CSV or Parquet table that stands for normal; or see --from-topic and --sql.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of schema and artifacts; the pipeline file's by default.")
@@ -51,6 +52,13 @@ def fit_command(
     from_topic: Annotated[
         bool, typer.Option("--from-topic", help="Learn from what the topic has of the model instead of a table.")
     ] = False,
+    sql: Annotated[
+        str,
+        typer.Option(
+            "--sql", envvar="GOVERN_FIT_SQL", help="Learn from a database: postgresql+psycopg://… or sqlite:///…"
+        ),
+    ] = "",
+    query_text: Annotated[str, typer.Option("--query", help="What to select from it: the rows of the reference.")] = "",
     bus: BusOption = "",
     namespace: NamespaceOption = "default",
     service: Annotated[
@@ -66,7 +74,7 @@ def fit_command(
 
     The schema is inferred when its file does not exist; a file that is there is kept as it is, so edit it freely.
     """
-    require_one(reference, from_topic=from_topic, bus=bus)
+    require_one(reference, from_topic=from_topic, bus=bus, sql=sql, query=query_text)
     console = Console(highlight=False, soft_wrap=True)
     outputs = dict(_output(one) for one in output or [])
     pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
@@ -77,8 +85,8 @@ def fit_command(
 
     path = schema or folder / ((pipelines[0].spec.schema_path if pipelines else None) or SCHEMA_FILE)
     marks = {"protected": protected or [], "pii": pii or []}
-    if reference is not None:
-        table = read(reference)
+    if not from_topic:
+        table = read(reference) if reference is not None else query(sql, query_text)
         if rows:
             table = table.sample(rows, seed=seed)
         described, kept = draft_or_kept(table, path, model, exclude=exclude or [], outputs=outputs, **marks)

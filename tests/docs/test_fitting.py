@@ -77,7 +77,8 @@ def test_the_example_as_the_page_shows_it(
     ("words", "said"),
     [
         (["--from-topic"], "--bus is missing"),
-        (["table.csv", "--from-topic", "--bus", "embedded:///b.db"], "it is a file or the topic"),
+        (["table.csv", "--from-topic", "--bus", "embedded:///b.db"], "those of two places"),
+        (["--query", "SELECT 1"], "--sql is missing"),
         ([], "no rows are named to learn from"),
         (["--from-topic", "--bus", "embedded:///b.db", "--exclude", "id"], "name columns of a table"),
     ],
@@ -90,6 +91,7 @@ def test_rows_come_from_one_place(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("GOVERN_BUS", raising=False)
+    monkeypatch.delenv("GOVERN_FIT_SQL", raising=False)
     code = _ran(["govern", "fit", *words, "--model", "m", "--out", str(tmp_path)], monkeypatch)
     assert code == 2
     assert said in capsys.readouterr().err
