@@ -77,6 +77,21 @@ async def test_who_is_asked_again_and_answers_the_same_gives_the_same_bits(tmp_p
     assert asked == 6, "once about each"
 
 
+async def test_who_says_something_of_windows_that_overlap_is_asked_once_about_each(tmp_path: Path) -> None:
+    asked = 0
+
+    async def counting(call: Call) -> Sequence[Tensor]:
+        nonlocal asked
+        asked += 1
+        return await double(call)
+
+    slides = CALLED.replace("inputs: [double], batch: {size: 2}", "inputs: [double], batch: {size: 2, rolling: true}")
+    found = await replayed(tmp_path, loaded(slides, double=double), loaded(slides, double=counting))
+    of_windows = {offset: one.outcome for (step, offset), one in found.items() if step == "behind"}
+    assert of_windows == dict.fromkeys(range(5), "identical")
+    assert asked == 6
+
+
 @pytest.mark.parametrize(("now", "differences"), [(triple, 4), (silence, 0)])
 async def test_another_answer_is_the_explanation(tmp_path: Path, now: object, differences: int) -> None:
     found = await replayed(tmp_path, loaded(CALLED, double=double), loaded(CALLED, double=now))  # type: ignore[arg-type]

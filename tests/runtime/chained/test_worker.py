@@ -72,12 +72,13 @@ spec:
   schema: both.yaml
   steps:
     - {name: odd, detector: {type: isolation_forest, artifact: both}, batch: {size: 5, windowMs: 3600000}}
+    - {name: drift, detector: {type: ks, artifact: drift}, batch: {size: 20, windowMs: 3600000, rolling: true}}
 """
 
 
 @pytest.fixture(scope="session")
 def fitted_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of one answer, and one of two."""
+    """A detector of one answer, and two of two."""
     folder = tmp_path_factory.mktemp("chained")
     (folder / "schema.yaml").write_text(SCHEMA.to_yaml())
     for name, features in (("answers", "y"), ("both", "yz")):
@@ -94,6 +95,7 @@ def fitted_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
             outputs={},
         )
         plugin(DETECTORS, "isolation_forest")(n_estimators=5).fit(frame).save(folder / name)
+    plugin(DETECTORS, "ks")().fit(frame).save(folder / "drift")
     return folder
 
 
@@ -130,7 +132,7 @@ async def until_judged(bus: Bus, namespace: str, count: int) -> None:
 
     async def there() -> bool:
         await asyncio.sleep(0.05)
-        rows = [one.window.n_instances for one in await verdicts(bus, namespace)]
+        rows = [one.window.n_instances for one in await verdicts(bus, namespace) if one.step == "odd"]
         return sum(rows) >= 2 * (count - count % 5)
 
     await until(there, f"verdicts on {count} requests")
@@ -152,6 +154,7 @@ async def check(bus: Bus, namespace: str, pipelines: list[LoadedPipeline], numbe
         expected += [one.verdict for one in effects.judgements]
     assert sorted(map(encode, await verdicts(bus, namespace))) == sorted(map(encode, expected))
     assert {(one.pipeline, one.model) for one in expected} == {("answers", "price"), ("both", "both.inputs")}
+    assert {one.window.n_instances for one in expected if one.step == "drift"} == {20}
 
 
 async def test_chained_and_joined_pipelines_judge_what_one_thread_would(
