@@ -34,6 +34,9 @@ ALARMS: Final = 16
 #: Streams at least, and in units of ERT: so the last threshold, of windows no longer young, rests on a hundred alarms.
 STREAMS_MIN: Final = 2_000
 STREAMS_PER_ERT: Final = 2
+#: Paths that are kept of all streams, in units of those that alarm within the horizon: a threshold that is lower later
+#: may be passed by some that come before it.
+_KEPT: Final = 4
 #: Rows that stand for the stream, in horizons: more would leave less to compare with.
 _HELD_HORIZONS: Final = 4
 
@@ -53,21 +56,49 @@ def calibrate(without: Callable[[Rows], Tracker], reference: Floats, *, horizon:
     """
     generator = np.random.default_rng((seed, 1))
     each = math.ceil(max(STREAMS_MIN, STREAMS_PER_ERT * ert) / CUTS)
-    paths = np.empty((CUTS * each, horizon))
+    highest = _Highest(math.ceil(max(STREAMS_MIN, _KEPT * CUTS * each * horizon / ert)), horizon)
     held = min(_HELD_HORIZONS * horizon, len(reference) // 2)
-    for cut in range(CUTS):
+    for _ in range(CUTS):
         apart = generator.permutation(len(reference))[:held]
         tracker = without(apart)
         prepared = tracker.prepare(reference[apart])
-        for stream in range(each):
+        for _ in range(each):
             rows = generator.permutation(held)[:horizon]
-            paths[cut * each + stream] = np.fmax.reduce(tracker.simulate(prepared[rows]), axis=1)
-    return _thresholds(paths, ert)
+            highest.add(np.fmax.reduce(tracker.simulate(prepared[rows]), axis=1))
+    return _thresholds(highest.paths(), CUTS * each, ert)
 
 
-def _thresholds(paths: Floats, ert: int) -> Floats:
-    """Of (streams, rows): one for each block of rows, as short as `ALARMS` allow; the last block is long."""
-    streams, horizon = paths.shape
+class _Highest:
+    """Of many paths those that come highest: the others never alarm, and there may be millions.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int, horizon: int) -> None:
+        self._count = count
+        self._paths = np.empty((2 * count, horizon))
+        self._filled = 0
+
+    def add(self, path: Floats) -> None:
+        if self._filled == len(self._paths):
+            self._paths[: self._count] = self.paths()
+            self._filled = self._count
+        self._paths[self._filled] = path
+        self._filled += 1
+
+    def paths(self) -> Floats:
+        filled = self._paths[: self._filled]
+        if self._filled <= self._count:
+            return filled
+        return filled[np.argsort(-np.fmax.reduce(filled, axis=1), kind="stable")[: self._count]]
+
+
+def _thresholds(paths: Floats, streams: int, ert: int) -> Floats:
+    """Of the highest (k, rows) among so many streams: one for each block of rows, as short as `ALARMS` allow; the last
+    block is long.
+    """
+    horizon = paths.shape[1]
     limits = np.full(horizon, np.inf)
     tested = ~np.isnan(paths).all(axis=0)
     if not tested.any():
@@ -76,15 +107,15 @@ def _thresholds(paths: Floats, ert: int) -> Floats:
     # From two thirds on every window is one without memory of the start: those rows share one threshold.
     steady = max(start, 2 * horizon // 3)
     length = max(1, math.ceil(ALARMS * ert / streams))
-    alive = np.arange(streams)
+    left = streams
     while start < horizon:
         stop = min(start + length, steady) if start < steady else horizon
-        highest = np.fmax.reduce(paths[alive, start:stop], axis=1)
+        highest = np.sort(np.fmax.reduce(paths[:, start:stop], axis=1))
         share = -math.expm1((stop - start) * math.log1p(-1 / ert))
-        # The k-th largest: at most k streams of those alive lie above it, fewer where the statistic is discrete.
-        kept = np.sort(highest)
-        above = min(len(kept) - 1, math.floor(share * len(kept)))
-        limits[start:stop] = kept[len(kept) - 1 - above]
-        alive = alive[~(highest > limits[start])]
+        # The k-th largest: at most k streams of those left lie above it, fewer where the statistic is discrete.
+        above = min(len(highest) - 1, math.floor(share * left))
+        limits[start:stop] = highest[len(highest) - 1 - above]
+        alarming = np.fmax.reduce(paths[:, start:stop], axis=1) > limits[start]
+        paths, left = paths[~alarming], left - int(np.count_nonzero(alarming))
         start = stop
     return limits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.online import calibration
 from detectors.online.adwin import AdwinDrift
 from detectors.online.calibration import calibrate
 from detectors.online.cvm import OnlineCVMDrift
@@ -132,6 +133,20 @@ def test_each_row_alarms_with_the_same_chance():
         assert abs(told[part].sum() - expected) < 4 * np.sqrt(expected) + 0.2 * expected
     # With one threshold for all rows, those at which the window is first full would have about three times their share.
     assert constant[9] > 2 * streams / 100
+
+
+def test_streams_that_cannot_alarm_are_forgotten_and_nothing_else(monkeypatch):
+    reference = np.random.default_rng(3).normal(size=(3_000, 1))
+
+    def limits():
+        return calibrate(
+            lambda apart: Mean(np.delete(reference, apart, axis=0)), reference, horizon=30, ert=5_000, seed=0
+        )
+
+    few = limits()
+    # Room for all streams, 10,000 of them, instead of 2,000.
+    monkeypatch.setattr(calibration, "STREAMS_MIN", 10_000)
+    assert few.tobytes() == limits().tobytes()
 
 
 def test_after_an_alarm_it_starts_anew(acs):
