@@ -40,6 +40,9 @@ SIZES = (20, 50, 200, 1000)
 SURE = 0.999
 NATIVE = ("ks", "cvm", "chi_squared", "fet", "tabular", "psi", "jensen_shannon", "hellinger", "l_infinity")
 NATIVE += ("wasserstein", "data_quality", "classifier")
+#: Of the census, whose rows carry what a model answered. A row moved by hand keeps its answer: these see no move.
+OF_OUTPUTS = ("prediction_drift", "model_uncertainty")
+NATIVE += OF_OUTPUTS
 BORROWED = ("alibi_detect.KSDrift", "alibi_detect.ChiSquareDrift", "alibi_detect.TabularDrift")
 SAMPLE = Path(__file__).parents[1] / "data" / "acs_sample.parquet"
 NOT_FEATURES = ("id", "employed", "year", "prediction", "predicted_probability")
@@ -100,7 +103,12 @@ def census(data: Path | None) -> tuple[Frame, Frame, np.ndarray]:
         years = sample["year"].to_numpy()
         first, last_rows = (Table(str(SAMPLE), sample.filter(years == year)) for year in (2015, 2018))
     schema = infer_schema(first, "employment", exclude=[name for name in NOT_FEATURES if name in first.names])
-    return frame_of(first, schema), frame_of(last_rows, schema), first.column("employed").astype(float)
+    answers = {"predict_proba": "predicted_probability"}
+    return (
+        frame_of(first, schema, answers),
+        frame_of(last_rows, schema, answers),
+        first.column("employed").astype(float),
+    )
 
 
 def numeric(bunch: datasets.Bunch) -> Frame:  # type: ignore[name-defined]
@@ -116,7 +124,7 @@ def numeric(bunch: datasets.Bunch) -> Frame:  # type: ignore[name-defined]
 def suits(name: str, frame: Frame) -> bool:
     kinds = {feature.kind for feature in frame.schema.features}
     only = {"chi_squared": "categorical", "fet": "categorical", "alibi_detect.ChiSquareDrift": "categorical"}
-    return name not in only or only[name] in kinds
+    return (name not in only or only[name] in kinds) and (name not in OF_OUTPUTS or bool(frame.outputs))
 
 
 def false_alarms(console: Console, title: str, pool: Frame, n: int, fits: int) -> None:
