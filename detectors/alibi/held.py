@@ -13,8 +13,8 @@ import numpy.typing as npt
 from detectors.alibi.answers import instance_scores, window_scores
 from detectors.alibi.child import wire
 from detectors.alibi.child.wire import Array, Message
-from detectors.alibi.host import Child, Refused
 from detectors.alibi.layout import Layout
+from detectors.alibi.process import Child, Refused
 from detectors.base import Fitted, fitted, require_at_least, require_rows, require_schema
 from govern.detection import Scores
 from govern.errors import ArtifactError, BadInput

@@ -15,8 +15,9 @@ import numpy as np
 from detectors.alibi.catalogue import CHOICES, FRACTIONS, SPECS, Param, Spec
 from detectors.alibi.child.wire import Array, Message
 from detectors.alibi.held import DEADLINE_S, OPEN_DEADLINE_S, Held, Remembering
-from detectors.alibi.host import Child, Refused, host
+from detectors.alibi.host import host
 from detectors.alibi.layout import Layout
+from detectors.alibi.process import Child, Refused
 from detectors.base import Fitted, fitted, require_at_least, require_fraction, require_kinds, require_rows
 from detectors.outlier.impute import Imputer
 from govern.errors import ArtifactError, BadInput

@@ -18,8 +18,9 @@ import numpy as np
 from detectors.alibi.answers import no_answer
 from detectors.alibi.child.wire import Array
 from detectors.alibi.held import DEADLINE_S, OPEN_DEADLINE_S, Held, Remembering, opened
-from detectors.alibi.host import Child, host
+from detectors.alibi.host import host
 from detectors.alibi.layout import Layout
+from detectors.alibi.process import Child
 from detectors.base import Fitted, fitted, require_at_least
 from govern import artifact, plugins
 from govern.errors import ArtifactError, BadInput
