@@ -37,7 +37,7 @@ demo: .venv/.ready ## The main job on real data, on this machine alone (ROWS=n f
 	.venv/bin/govern demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: system lint test-numpy2 test-alibi test-peers test-tensorflow ## Everything CI runs: lint, types, imports, and all tests in every environment.
+test: system lint test-numpy2 test-alibi test-peers ## Everything CI runs: lint, types, imports, and all tests in every environment.
 
 .PHONY: test-numpy2
 test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
