@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,6 +22,8 @@ Array = npt.NDArray[Any]
 D = TypeVar("D")
 Param = str | int | float | bool | None
 
+#: How far probabilities of a row may be from adding up to one: float32 arithmetic over a thousand classes.
+SUM_TOLERANCE: Final = 1e-3
 #: The only data file of most detectors' artifacts.
 ARRAYS: Final = "arrays.npz"
 
@@ -166,6 +169,54 @@ class Fitted:
         )
 
 
+class Stored(ABC):
+    """A detector whose fitted state is one `Fitted`, from which `_restore` makes what scores."""
+
+    method: ClassVar[str]
+    min_instances: int
+    #: Of the stored state; another version is refused.
+    state_version: ClassVar[int] = 1
+    #: Of the artifact's data files; none: they are whatever its manifest lists.
+    file_names: ClassVar[tuple[str, ...]] = (ARRAYS,)
+
+    _state: Fitted | None = None
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return fitted(self._state, self.method).schema
+
+    @property
+    def digest(self) -> str:
+        return fitted(self._state, self.method).digest
+
+    @property
+    def reference_digest(self) -> str:
+        return fitted(self._state, self.method).reference_digest
+
+    def save(self, path: Path) -> None:
+        fitted(self._state, self.method).write(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        state = Fitted.read(path, method=cls.method, state_version=cls.state_version, names=cls.file_names)
+        detector = state.construct(cls)
+        detector._restore(state)
+        return detector
+
+    @abstractmethod
+    def _restore(self, state: Fitted) -> None:
+        """Be ready to score by `state`, and keep it.
+
+        Raises:
+            ArtifactError: it is none of this detector's.
+        """
+
+    def _require_window(self, window: Frame) -> None:
+        """Raise BadInput unless the detector has a state, and `window` its reference's columns and rows enough."""
+        require_schema(window, self.schema, method=self.method)
+        require_rows(window, self.min_instances, method=self.method, what="window")
+
+
 def fitted(state: Fitted | None, method: str) -> Fitted:
     """The state of a detector that has one.
 
@@ -213,6 +264,24 @@ def require_schema(window: Frame, schema: FeatureSchema, *, method: str) -> None
         why=what,
         fix="decode with the schema that the detector was fitted with, or fit it again",
     )
+
+
+def require_output(frame: Frame, output: str, *, method: str, what: str = "output") -> npt.NDArray[np.float64]:
+    """The (n, k) values of an output.
+
+    Args:
+        what: it is of the model, as the message calls it.
+
+    Raises:
+        BadInput: the frame has none of that name.
+    """
+    if output not in frame.outputs:
+        raise BadInput(
+            f"{method}: the rows have no output {output!r}",
+            why=f"they have {', '.join(sorted(frame.outputs)) or 'none'}",
+            fix=f"name the model's {what} in the step's parameter `output`, and capture its responses",
+        )
+    return frame.outputs[output]
 
 
 def require_fraction(name: str, value: float, *, method: str) -> float:

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
 from detectors.adversarial.model_distillation import centred_log_odds
-from detectors.base import (
-    Array,
-    Fitted,
-    Param,
-    fitted,
-    require_fraction,
-    require_kinds,
-    require_rows,
-    require_schema,
-)
+from detectors.base import Array, Fitted, Param, Stored, fitted, require_fraction, require_kinds, require_rows
 from detectors.outlier.held_out import rows_needed, split, threshold_at
 from govern.detection import InstanceScores
 from govern.errors import BadInput
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import FeatureSchema
 
 Floats = npt.NDArray[np.float64]
 
-STATE_VERSION: Final = 1
 #: Below it there is nothing to learn an answer from, whatever the false positive rate.
 MIN_REFERENCE_ROWS: Final = 200
 
 
-class AdversarialDetector(ABC):
+class AdversarialDetector(Stored):
     """A method that holds the served answer against what the reference's rows and answers lead to expect.
 
     The model is never called: scoring is a function of the row, its captured answer and the artifact. Of the
@@ -52,8 +40,7 @@ class AdversarialDetector(ABC):
     """
 
     kind: Final[Kind] = "adversarial"
-    method: ClassVar[str]
-    min_instances: Final = 1
+    min_instances = 1
 
     def __init__(self, *, output: str, false_positive_rate: float, seed: int, **params: Param) -> None:
         self.output = output
@@ -65,7 +52,6 @@ class AdversarialDetector(ABC):
             "seed": seed,
             **params,
         }
-        self._state: Fitted | None = None
 
     @abstractmethod
     def _learn(self, reference: Frame, columns: tuple[int, ...], answers: Floats) -> Mapping[str, Array]:
@@ -95,18 +81,6 @@ class AdversarialDetector(ABC):
         return (self.output,)
 
     @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
-
-    @property
     def threshold(self) -> float:
         """A row with a score above it is flagged."""
         return fitted(self._state, self.method).number("threshold")
@@ -132,7 +106,7 @@ class AdversarialDetector(ABC):
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params=self._params,
                 arrays=arrays,
                 extra={
@@ -150,9 +124,7 @@ class AdversarialDetector(ABC):
             BadInput: no rows, columns that are not the reference's, or outputs that are not probabilities over as
                 many classes as the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         answers = centred_log_odds(window, self.output, method=self.method)
         if answers.shape[1] != self._classes:
             raise BadInput(
@@ -162,16 +134,6 @@ class AdversarialDetector(ABC):
             )
         scores = self._scores(window, softmax(answers, axis=1))
         return InstanceScores(scores=scores, flagged=scores > self._threshold, threshold=self._threshold)
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
 import numpy as np
@@ -11,24 +10,24 @@ from scipy.special import log_softmax, rel_entr, softmax
 
 from detectors.adversarial.student import Student
 from detectors.base import (
+    SUM_TOLERANCE,
     Fitted,
+    Stored,
     fitted,
     require_at_least,
     require_fraction,
     require_kinds,
+    require_output,
     require_rows,
-    require_schema,
 )
 from govern.detection import InstanceScores
 from govern.errors import BadInput
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import FeatureSchema
 
 Floats = npt.NDArray[np.float64]
 Divergence = Literal["kl", "js"]
 
-STATE_VERSION: Final = 1
 #: Rows that a reference must have: three quarters train the student, the rest must hold a quantile.
 MIN_REFERENCE_ROWS: Final = 200
 #: Share of the reference that the student never sees, which sets the threshold.
@@ -36,11 +35,9 @@ HELD_OUT: Final = 0.25
 #: A probability is taken as at least this: the log-odds of a certain answer are infinite, and beyond 0.1 % they say
 #: nothing about an attack.
 _FLOOR: Final = 1e-3
-#: How far the probabilities of a row may be from adding up to one: float32 arithmetic over a thousand classes.
-_SUM_TOLERANCE: Final = 1e-3
 
 
-class ModelDistillation:
+class ModelDistillation(Stored):
     """How far the model's answer is from that of a student which learned the model's answers.
 
     The student is a small, smooth network, fitted on the reference's inputs and the model's own captured
@@ -71,8 +68,8 @@ class ModelDistillation:
     """
 
     kind: Final[Kind] = "adversarial"
-    method: Final = "model_distillation"
-    min_instances: Final = 1
+    method = "model_distillation"
+    min_instances = 1
 
     def __init__(
         self,
@@ -92,23 +89,10 @@ class ModelDistillation:
         self.false_positive_rate = require_fraction("false_positive_rate", false_positive_rate, method=self.method)
         self.epochs = require_at_least("epochs", epochs, 1, method=self.method)
         self.seed = seed
-        self._state: Fitted | None = None
 
     @property
     def needs_outputs(self) -> tuple[str, ...]:
         return (self.output,)
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
 
     @property
     def threshold(self) -> float:
@@ -133,7 +117,7 @@ class ModelDistillation:
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params={
                     "output": self.output,
                     "divergence": self.divergence,
@@ -155,9 +139,7 @@ class ModelDistillation:
             BadInput: no rows, columns that are not the reference's, or outputs that are not probabilities over as
                 many classes as the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         logits, known = centred_log_odds(window, self.output, method=self.method), self._student(window)
         if logits.shape != known.shape:
             raise BadInput(
@@ -167,16 +149,6 @@ class ModelDistillation:
             )
         scores = self._divergence(logits, known)
         return InstanceScores(scores=scores, flagged=scores > self.threshold, threshold=self.threshold)
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         try:
@@ -195,16 +167,10 @@ def centred_log_odds(frame: Frame, output: str, *, method: str) -> Floats:
     Raises:
         BadInput: no such output, or no probabilities in it.
     """
-    if output not in frame.outputs:
-        raise BadInput(
-            f"{method}: the rows have no output {output!r}",
-            why=f"they have {', '.join(sorted(frame.outputs)) or 'none'}",
-            fix="name the model's probability output in the step's parameter `output`, and capture its responses",
-        )
-    p = frame.outputs[output]
+    p = require_output(frame, output, method=method, what="probability output")
     if p.shape[1] == 1:
         p = np.hstack((1.0 - p, p))
-    wrong = ~((p >= 0.0).all(axis=1) & (np.abs(p.sum(axis=1) - 1.0) <= _SUM_TOLERANCE))
+    wrong = ~((p >= 0.0).all(axis=1) & (np.abs(p.sum(axis=1) - 1.0) <= SUM_TOLERANCE))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise BadInput(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -15,12 +14,11 @@ from detectors.alibi.child import wire
 from detectors.alibi.child.wire import Array, Message
 from detectors.alibi.layout import Layout
 from detectors.alibi.process import Child, Refused
-from detectors.base import Fitted, fitted, require_at_least, require_rows, require_schema
+from detectors.base import Stored, fitted, require_at_least
 from govern.detection import Scores
 from govern.errors import ArtifactError, BadInput
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import FeatureSchema
 
 #: Loading or making an online detector simulates its thresholds, one of TensorFlow's traces its graphs.
 OPEN_DEADLINE_S: Final = 600.0
@@ -30,7 +28,7 @@ _MEMORY: Final = "memory/"
 Memory = Mapping[str, Array]
 
 
-class Held(ABC):
+class Held(Stored):
     """
     Args:
         seed: from which its random numbers are drawn anew for each window: permutations, training, sampling.
@@ -38,12 +36,10 @@ class Held(ABC):
     """
 
     kind: ClassVar[Kind]
-    method: ClassVar[str]
     #: Whether its verdict depends on the windows before.
     remembers: ClassVar[bool] = False
     needs_outputs: Final[tuple[str, ...]] = ()
 
-    min_instances: int
     _layout: Layout
     _child: Child
 
@@ -52,30 +48,14 @@ class Held(ABC):
         if not deadline_s > 0.0:
             raise BadInput(f"{self.method}: deadline_s is {deadline_s}", why="it is more than 0", fix="correct it")
         self.deadline_s = float(deadline_s)
-        self._state: Fitted | None = None
 
     @property
     @abstractmethod
     def detector(self) -> str:
         """alibi-detect's name of it."""
 
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
-
     def score(self, window: Frame) -> Scores:
         return self._scores(self._asked(window, {}), len(window))
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
 
     @abstractmethod
     def _question(self, window: Frame) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -94,9 +74,7 @@ class Held(ABC):
         return opened(self._child, self.method)
 
     def _asked(self, window: Frame, memory: Memory) -> Message:
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         said, arrays = self._question(window)
         arrays |= {f"{_MEMORY}{name}": array for name, array in memory.items()}
         self._opened()

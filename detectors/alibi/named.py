@@ -24,7 +24,6 @@ from govern.errors import ArtifactError, BadInput
 from govern.frame import MISSING, Frame
 from govern.schema import FeatureKind
 
-STATE_VERSION: Final = 1
 #: Of a reference, as the native detectors ask for.
 MIN_DRIFT_ROWS: Final = 20
 MIN_OUTLIER_ROWS: Final = 50
@@ -100,7 +99,7 @@ class Named(Held):
         state = Fitted.of(
             reference,
             method=self.method,
-            state_version=STATE_VERSION,
+            state_version=self.state_version,
             params={**self.params, "seed": self.seed, "deadline_s": self.deadline_s},
             arrays=arrays | kept,
             extra={"threshold": float(said["threshold"])} if self.kind == "outlier" else {},
@@ -111,10 +110,7 @@ class Named(Held):
     @classmethod
     def load(cls, path: Path) -> Self:
         host()
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
+        return super().load(path)
 
     def _restore(self, state: Fitted, child: Child | None = None) -> None:
         """Make of the state what scores; `child` holds the detector already, or another is started."""

@@ -27,7 +27,6 @@ from govern.errors import ArtifactError, BadInput
 from govern.frame import Frame
 from govern.schema import FeatureSchema
 
-STATE_VERSION: Final = 1
 #: Where the saved folder lies in the artifact.
 FOLDER: Final = "saved/"
 #: Either is in each folder that alibi-detect saved.
@@ -50,6 +49,8 @@ class Saved(Held):
         dtype: of the array that it is given.
         deadline_s: in which it must have judged a window; its process is killed then.
     """
+
+    file_names = ()
 
     def __init__(
         self,
@@ -76,13 +77,6 @@ class Saved(Held):
             why="it is a detector that alibi-detect fitted and saved",
             fix="govern detector adopt FOLDER --schema schema.yaml --out ARTIFACT",
         )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION, names=())
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         extra = state.manifest.extra
@@ -191,7 +185,7 @@ def adopt(
         format_version=artifact.FORMAT_VERSION,
         group=plugins.DETECTORS,
         name=reader.method,
-        state_version=STATE_VERSION,
+        state_version=reader.state_version,
         params=params,
         schema=msgspec.to_builtins(schema),
         reference_digest="",

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar, Final, Self
 
-from detectors.base import (
-    Fitted,
-    Param,
-    fitted,
-    require_fraction,
-    require_kinds,
-    require_rows,
-    require_schema,
-)
+from detectors.base import Fitted, Param, Stored, require_fraction, require_kinds, require_rows
 from detectors.drift.battery import from_arrays, judge, to_arrays
 from detectors.drift.correction import require_correction
 from detectors.drift.feature_test import MIN_ROWS, FeatureTest, Settings
@@ -25,15 +16,13 @@ from detectors.drift.univariate import Tail
 from govern.detection import WindowScores
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import FeatureKind, FeatureSchema
-
-STATE_VERSION: Final = 1
+from govern.schema import FeatureKind
 
 #: Permutations that a small p-value rests on at least.
 MIN_DRAWS: Final = 999
 
 
-class UnivariateDrift(ABC):
+class UnivariateDrift(Stored):
     """Tests for each feature of some kinds, and one correction over all.
 
     Args:
@@ -47,9 +36,8 @@ class UnivariateDrift(ABC):
     """
 
     kind: Final[Kind] = "drift"
-    method: ClassVar[str]
     kinds: ClassVar[tuple[FeatureKind, ...]]
-    min_instances: Final = MIN_ROWS
+    min_instances = MIN_ROWS
     needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(
@@ -67,20 +55,7 @@ class UnivariateDrift(ABC):
         self.seed = seed
         self._own = dict(own or {})
         self._how = Settings(level=self.p_val, tail=tail, seed=seed, min_statistic=min_distance)
-        self._state: Fitted | None = None
         self._tests: tuple[FeatureTest, ...] = ()
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
 
     @abstractmethod
     def tests_of(self, reference: Frame, position: int) -> Iterable[FeatureTest]:
@@ -104,7 +79,7 @@ class UnivariateDrift(ABC):
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params={
                     "p_val": self.p_val,
                     "correction": self.correction,
@@ -122,20 +97,8 @@ class UnivariateDrift(ABC):
         Raises:
             BadInput: fewer than `min_instances` rows, or columns that are not the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         return judge(self._tests, window, self._how, self.correction)
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         tests = from_arrays(state)

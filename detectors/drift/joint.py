@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import ClassVar, Final, Protocol, Self
+from abc import abstractmethod
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from detectors.base import (
-    Fitted,
-    Param,
-    fitted,
-    require_at_least,
-    require_fraction,
-    require_kinds,
-    require_rows,
-    require_schema,
-)
+from detectors.base import Fitted, Param, Stored, require_at_least, require_fraction, require_kinds, require_rows
 from detectors.coding import Coding
 from detectors.drift.feature_test import MIN_ROWS
 from detectors.drift.tabular import TabularDrift
 from govern.detection import WindowScores
 from govern.frame import Frame
 from govern.record import FeatureResult, Kind
-from govern.schema import FeatureSchema
 
 Floats = npt.NDArray[np.float64]
-
-STATE_VERSION: Final = 1
 
 
 class JointTest(Protocol):
@@ -41,7 +28,7 @@ class JointTest(Protocol):
         ...
 
 
-class JointDrift(ABC):
+class JointDrift(Stored):
     """One test of whole rows of numeric and categorical features, as points (`Coding`); others are not looked at.
 
     The window drifts when its p-value is below `p_val`. Each feature is tested by itself, too (`TabularDrift`): those
@@ -56,8 +43,7 @@ class JointDrift(ABC):
     """
 
     kind: Final[Kind] = "drift"
-    method: ClassVar[str]
-    min_instances: Final = MIN_ROWS
+    min_instances = MIN_ROWS
     needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(self, *, p_val: float, max_reference: int, seed: int, **own: Param) -> None:
@@ -65,23 +51,10 @@ class JointDrift(ABC):
         self.max_reference = require_at_least("max_reference", max_reference, 2 * MIN_ROWS, method=self.method)
         self.seed = seed
         self._params: dict[str, Param] = {"p_val": p_val, "max_reference": max_reference, "seed": seed, **own}
-        self._state: Fitted | None = None
 
     @abstractmethod
     def _against(self, reference: Floats) -> JointTest:
         """The test against (m, D) points, which come in random order."""
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
 
     def fit(self, reference: Frame) -> Self:
         """Keep rows of the reference.
@@ -97,7 +70,7 @@ class JointDrift(ABC):
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params=self._params,
                 arrays={str(position): kept.columns[position] for position in columns},
             )
@@ -110,9 +83,7 @@ class JointDrift(ABC):
         Raises:
             BadInput: fewer than `min_instances` rows, or columns that are not the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         points = self._coding.points(window)
         statistic, p_value = self._test.run(points)
         alarm = p_value < self.p_val
@@ -128,16 +99,6 @@ class JointDrift(ABC):
         """What is said of each feature; none drifts without an alarm."""
         features = self._features.score(window).features
         return features if alarm else tuple(replace(one, is_drift=False) for one in features)
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         kept = _frame(state)

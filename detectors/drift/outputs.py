@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import ClassVar, Final, Self
+from abc import abstractmethod
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import Fitted, Param, fitted, require_rows, require_schema
+from detectors.base import SUM_TOLERANCE, Fitted, Param, Stored, require_output, require_rows
 from detectors.drift.feature_test import MIN_ROWS
 from detectors.drift.tabular import TabularDrift
 from govern.detection import WindowScores
@@ -20,14 +19,11 @@ from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
 
 Floats = npt.NDArray[np.float64]
 
-STATE_VERSION: Final = 1
 #: The only array of the state.
 _VALUES: Final = "values"
-#: How far probabilities of a row may be from adding up to one: float32 arithmetic over a thousand classes.
-SUM_TOLERANCE: Final = 1e-3
 
 
-class OutputDrift(ABC):
+class OutputDrift(Stored):
     """A `TabularDrift` whose table is made of one output of the model; the model's inputs are not looked at.
 
     Args:
@@ -40,8 +36,7 @@ class OutputDrift(ABC):
     """
 
     kind: Final[Kind] = "drift"
-    method: ClassVar[str]
-    min_instances: Final = MIN_ROWS
+    min_instances = MIN_ROWS
 
     def __init__(self, *, output: str, p_val: float, correction: str, numeric: str, seed: int, **own: Param) -> None:
         self.output = output
@@ -55,7 +50,6 @@ class OutputDrift(ABC):
             "seed": seed,
             **own,
         }
-        self._state: Fitted | None = None
 
     @abstractmethod
     def _columns(self, values: Floats) -> dict[str, Floats]:
@@ -77,18 +71,6 @@ class OutputDrift(ABC):
     def needs_outputs(self) -> tuple[str, ...]:
         return (self.output,)
 
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
-
     def fit(self, reference: Frame) -> Self:
         """Keep the output of the reference.
 
@@ -100,7 +82,7 @@ class OutputDrift(ABC):
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params=self._params,
                 arrays={_VALUES: output_of(reference, self.output, method=self.method)},
             )
@@ -113,9 +95,7 @@ class OutputDrift(ABC):
         Raises:
             BadInput: fewer than `min_instances` rows, columns that are not the reference's, or no such output.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         values = output_of(window, self.output, method=self.method)
         if values.shape[1] != self._width:
             raise BadInput(
@@ -124,16 +104,6 @@ class OutputDrift(ABC):
                 fix="fit the detector for this revision of the model",
             )
         return self._tests.score(self._table(values))
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()
@@ -166,13 +136,7 @@ def output_of(frame: Frame, output: str, *, method: str) -> Floats:
     Raises:
         BadInput: the frame has none of that name.
     """
-    if output not in frame.outputs:
-        raise BadInput(
-            f"{method}: the rows have no output {output!r}",
-            why=f"they have {', '.join(sorted(frame.outputs)) or 'none'}",
-            fix="name the model's output in the step's parameter `output`, and capture its responses",
-        )
-    values = np.array(frame.outputs[output], dtype=np.float64)
+    values = np.array(require_output(frame, output, method=method), dtype=np.float64)
     values[np.isinf(values)] = np.nan
     return values
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors import memory as memories
-from detectors.base import (
-    Fitted,
-    Param,
-    fitted,
-    require_at_least,
-    require_kinds,
-    require_rows,
-    require_schema,
-)
+from detectors.base import Fitted, Param, Stored, fitted, require_at_least, require_kinds, require_rows
 from detectors.memory import Memory
 from detectors.online.calibration import Rows, calibrate, min_rows
 from detectors.online.tracker import Arrays, Floats, Tracker
@@ -28,13 +19,11 @@ from govern.frame import Frame
 from govern.record import Kind
 from govern.schema import FeatureKind, FeatureSchema
 
-STATE_VERSION: Final = 1
-
 #: Rows whose statistics are computed at a time. After an alarm the rest is computed again, from a new start.
 _PIECE: Final = 256
 
 
-class OnlineDrift(ABC):
+class OnlineDrift(Stored):
     """Follows statistics row by row, across windows, and alarms at the row at which one exceeds its threshold.
 
     Thresholds are such that a stream without change runs `ert` rows, on average, until it alarms (`calibration`). They
@@ -49,9 +38,8 @@ class OnlineDrift(ABC):
     """
 
     kind: Final[Kind] = "drift"
-    method: ClassVar[str]
     kinds: ClassVar[tuple[FeatureKind, ...]]
-    min_instances: Final = 1
+    min_instances = 1
     needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(self, *, ert: int, max_reference: int, seed: int, **own: Param) -> None:
@@ -60,7 +48,6 @@ class OnlineDrift(ABC):
         self.max_reference = require_at_least("max_reference", max_reference, 100, method=self.method)
         self.seed = seed
         self._params: dict[str, Param] = {"ert": ert, "max_reference": max_reference, "seed": seed, **own}
-        self._state: Fitted | None = None
 
     @property
     @abstractmethod
@@ -84,18 +71,6 @@ class OnlineDrift(ABC):
         """What a verdict says, but for `alarm_row`, of the row whose (k,) statistics these are."""
 
     @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
-
-    @property
     def thresholds(self) -> Floats:
         """(rows,) at each row after a start; later rows take the last one."""
         fitted(self._state, self.method)
@@ -117,7 +92,7 @@ class OnlineDrift(ABC):
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params=self._params,
                 arrays={"reference": rows, "thresholds": limits},
             )
@@ -130,9 +105,6 @@ class OnlineDrift(ABC):
         Raises:
             BadInput: no row, or columns that are not the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
         return self.advance(self.start(), window, np.zeros(len(window), dtype=np.int64))[0]
 
     def start(self) -> Memory:
@@ -145,9 +117,7 @@ class OnlineDrift(ABC):
         Raises:
             BadInput: no row, or columns that are not the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         rows = rows_of(window, self._columns)
         told: WindowScores | None = None
         at = 0
@@ -191,16 +161,6 @@ class OnlineDrift(ABC):
         return memories.unpack(
             data, method=self.method, accepts=lambda memory: self._tracker.accepts(memory.arrays, memory.rows)
         )
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import (
-    Array,
-    Fitted,
-    Param,
-    fitted,
-    require_fraction,
-    require_kinds,
-    require_rows,
-    require_schema,
-)
+from detectors.base import Array, Fitted, Param, Stored, fitted, require_fraction, require_kinds, require_rows
 from detectors.coding import Coding
 from detectors.outlier.held_out import rows_needed, split, threshold_at
 from govern.detection import InstanceScores
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import FeatureSchema
 
 Floats = npt.NDArray[np.float64]
 
-STATE_VERSION: Final = 1
 #: Below it no method here has anything to learn from, whatever the contamination.
 MIN_REFERENCE_ROWS: Final = 50
 #: Before the names of the coding's arrays, which a model's fields may share.
@@ -54,7 +42,7 @@ class Model(Protocol):
         ...
 
 
-class OutlierDetector(ABC):
+class OutlierDetector(Stored):
     """A method on the numeric and categorical features of a table, as points (`Coding`); others are not looked at.
 
     Of the reference, a seeded 70 % is learned from and the rest sets the threshold, so that fresh rows are flagged
@@ -67,15 +55,13 @@ class OutlierDetector(ABC):
     """
 
     kind: Final[Kind] = "outlier"
-    method: ClassVar[str]
-    min_instances: Final = 1
+    min_instances = 1
     needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(self, *, contamination: float, seed: int, **params: Param) -> None:
         self.contamination = require_fraction("contamination", contamination, method=self.method)
         self.seed = seed
         self._params: Mapping[str, Param] = {"contamination": self.contamination, "seed": seed, **params}
-        self._state: Fitted | None = None
 
     @abstractmethod
     def _learn(self, points: Floats) -> Model:
@@ -84,18 +70,6 @@ class OutlierDetector(ABC):
     @abstractmethod
     def _read(self, arrays: Mapping[str, Array]) -> Model:
         """The model whose fields these are."""
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
 
     @property
     def threshold(self) -> float:
@@ -119,7 +93,7 @@ class OutlierDetector(ABC):
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params=self._params,
                 arrays={**_fields(coding, _CODING), **_fields(model)},
                 extra={"threshold": threshold, "held_out_rows": len(held_out)},
@@ -140,9 +114,7 @@ class OutlierDetector(ABC):
         Raises:
             BadInput: as `score`.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         return self._coding.points(window)
 
     def _scored(self, points: Floats, model: Model) -> InstanceScores:
@@ -159,16 +131,6 @@ class OutlierDetector(ABC):
         shares = np.zeros((len(points), width))
         shares[flagged] = self._coding.shares(parts, width)
         return shares
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
@@ -11,12 +10,12 @@ import numpy as np
 from detectors.base import (
     Array,
     Fitted,
+    Stored,
     fitted,
     require_at_least,
     require_fraction,
     require_kinds,
     require_rows,
-    require_schema,
 )
 from detectors.outlier.held_out import rows_needed, split, threshold_at
 from detectors.outlier.impute import Imputer
@@ -24,14 +23,12 @@ from detectors.outlier.trees import Forest
 from govern.detection import InstanceScores
 from govern.frame import Frame
 from govern.record import Kind
-from govern.schema import FeatureSchema
 
-STATE_VERSION: Final = 1
 #: Rows that a reference must have: fewer give trees without depth, and no quantile to speak of.
 MIN_REFERENCE_ROWS: Final = 50
 
 
-class IsolationForestOutlier:
+class IsolationForestOutlier(Stored):
     """How few random cuts it takes to isolate a row from the others: the fewer, the stranger.
 
     scikit-learn grows the forest; what is stored and scored is its trees as flat arrays (no pickle), walked by
@@ -53,8 +50,8 @@ class IsolationForestOutlier:
     """
 
     kind: Final[Kind] = "outlier"
-    method: Final = "isolation_forest"
-    min_instances: Final = 1
+    method = "isolation_forest"
+    min_instances = 1
     needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(
@@ -64,19 +61,6 @@ class IsolationForestOutlier:
         self.n_estimators = require_at_least("n_estimators", n_estimators, 1, method=self.method)
         self.max_samples = require_at_least("max_samples", max_samples, 2, method=self.method)
         self.seed = seed
-        self._state: Fitted | None = None
-
-    @property
-    def schema(self) -> FeatureSchema:
-        return fitted(self._state, self.method).schema
-
-    @property
-    def digest(self) -> str:
-        return fitted(self._state, self.method).digest
-
-    @property
-    def reference_digest(self) -> str:
-        return fitted(self._state, self.method).reference_digest
 
     @property
     def threshold(self) -> float:
@@ -106,7 +90,7 @@ class IsolationForestOutlier:
             Fitted.of(
                 reference,
                 method=self.method,
-                state_version=STATE_VERSION,
+                state_version=self.state_version,
                 params={
                     "contamination": self.contamination,
                     "n_estimators": self.n_estimators,
@@ -125,21 +109,9 @@ class IsolationForestOutlier:
         Raises:
             BadInput: no rows, or columns that are not the reference's.
         """
-        state = fitted(self._state, self.method)
-        require_schema(window, state.schema, method=self.method)
-        require_rows(window, self.min_instances, method=self.method, what="window")
+        self._require_window(window)
         scores = self._forest.scores(self._imputer.rows(window))
         return InstanceScores(scores=scores, flagged=scores > self.threshold, threshold=self.threshold)
-
-    def save(self, path: Path) -> None:
-        fitted(self._state, self.method).write(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        state = Fitted.read(path, method=cls.method, state_version=STATE_VERSION)
-        detector = state.construct(cls)
-        detector._restore(state)
-        return detector
 
     def _restore(self, state: Fitted) -> None:
         self._imputer, self._forest = _from_arrays(state)
