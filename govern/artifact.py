@@ -21,6 +21,18 @@ from govern.errors import ArtifactError
 
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "artifact.json"
+#: What `Manifest.lineage` may hold, each of it optional; what else stands there is kept and not understood.
+LINEAGE: Final = {
+    "version": "counts up from 1 with each refit of the same artifact",
+    "parent": "digest of the artifact that it replaces",
+    "source": "what the reference was read from: path and sha256 of a file, topic with offsets, SQL query",
+    "rows": "of the reference",
+    "times": "first and last t_response of the reference, RFC 3339",
+    "excluded": "ranges of time left out, RFC 3339 intervals",
+    "seed": "of the fit",
+    "fitted_at": "RFC 3339",
+    "fitted_by": "person or service",
+}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         schema: the feature schema, as built-in values.
         reference_digest: `Frame.digest` of what it was fitted on.
         files: file name, or path below the folder with "/" -> SHA-256, hex.
+        lineage: where it comes from (see `LINEAGE`), as far as that was recorded.
     """
 
     format_version: int
@@ -46,11 +59,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reference_digest: str
     files: dict[str, str]
     extra: dict[str, Any] = {}
+    lineage: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def digest(self) -> str:
-        """SHA-256, hex, of the manifest; it covers every data file through `files`."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        """SHA-256, hex, of the manifest without its lineage; it covers every data file through `files`.
+
+        A fit with the same rows and seed gives the same digest whoever runs it and when, which lineage tells.
+        """
+        state = msgspec.structs.replace(self, lineage=msgspec.UNSET)
+        return hashlib.sha256(msgspec.json.encode(state, order="deterministic")).hexdigest()
 
 
 def seal(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
@@ -86,6 +104,19 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
         shutil.rmtree(scratch, ignore_errors=True)
         raise _unwritable(path, error) from error
     return sealed
+
+
+def record_lineage(path: Path, lineage: Mapping[str, Any], *, group: str) -> Manifest:
+    """Say in the manifest of a saved artifact where it comes from; its digest stays.
+
+    Args:
+        lineage: JSON values; replaces what the manifest says.
+
+    Raises:
+        ArtifactError: as `read` and `write`.
+    """
+    manifest, files = read(path, group=group)
+    return write(path, msgspec.structs.replace(manifest, lineage=dict(lineage)), files)
 
 
 def _unwritable(path: Path, error: OSError) -> ArtifactError:

@@ -40,3 +40,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="mine cannot be written"):
         artifact.write(tmp_path / "file" / "mine", manifest(), {})
+
+
+def test_lineage_is_kept_in_the_manifest_and_changes_no_digest(tmp_path: Path) -> None:
+    saved = artifact.write(tmp_path / "mine", manifest(), {"a.json": b"{}"})
+    assert saved.digest == "e3490f0863e9ac0a5db54d56dd4fc2258cb9200c9d3b9bc02ba611232427d54b", (
+        "of releases before there was lineage"
+    )
+    assert "lineage" not in (tmp_path / "mine" / artifact.MANIFEST).read_text()
+    told = {"version": 2, "parent": saved.digest, "fitted_by": "jane@bank.example"}
+    artifact.record_lineage(tmp_path / "mine", told, group="g")
+    read, files = artifact.read(tmp_path / "mine", group="g")
+    assert (read.lineage, read.digest, files) == (told, saved.digest, {"a.json": b"{}"})
