@@ -9,6 +9,7 @@ import numpy as np
 
 from detectors.base import Array, Fitted
 from detectors.drift.batch import run
+from detectors.drift.binned import BinnedKolmogorovSmirnov
 from detectors.drift.categorical import ChiSquared, FisherExact
 from detectors.drift.cells import Hellinger, JensenShannon, LInfinity, PopulationStability
 from detectors.drift.checks import (
@@ -23,10 +24,12 @@ from detectors.drift.correction import Correction, corrected_threshold
 from detectors.drift.feature_test import FeatureTest, Settings
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov
 from detectors.drift.rates import MissingRate, UnseenRate
+from detectors.drift.univariate import Outcome
 from detectors.drift.wasserstein import Wasserstein
 from govern.detection import WindowScores
 from govern.frame import Frame
 from govern.record import FeatureResult
+from govern.schema import FeatureSchema
 
 #: The feature's name in a result that is of all of them together.
 WHOLE: Final = "*"
@@ -35,7 +38,7 @@ WHOLE: Final = "*"
 TESTS: Final[dict[str, type[FeatureTest]]] = {
     test.__name__: test
     for group in (
-        (KolmogorovSmirnov, CramerVonMises, Wasserstein, ChiSquared, FisherExact),
+        (KolmogorovSmirnov, CramerVonMises, Wasserstein, ChiSquared, FisherExact, BinnedKolmogorovSmirnov),
         (PopulationStability, JensenShannon, Hellinger, LInfinity),
         (MissingRate, UnseenRate),
         (MissingCheck, UnseenCheck, RangeCheck, TypeCheck, ConstantCheck, DuplicateCheck),
@@ -69,17 +72,27 @@ def from_arrays(state: Fitted) -> tuple[FeatureTest, ...]:
 
 
 def judge(tests: Sequence[FeatureTest], window: Frame, how: Settings, correction: Correction) -> WindowScores:
-    """Run every test on the window and correct for their number.
+    """Run every test on the window, and the `verdict` on what they find."""
+    return verdict(tests, run(tests, window, how), window.schema, how, correction)
+
+
+def verdict(
+    tests: Sequence[FeatureTest],
+    outcomes: Sequence[Outcome],
+    schema: FeatureSchema,
+    how: Settings,
+    correction: Correction,
+) -> WindowScores:
+    """What the tests found, corrected for their number.
 
     A feature drifts when a p-value of it is below the corrected threshold; the window does when a feature does. A
     signal that neither reference nor window knows of is counted, so that the threshold does not depend on the window,
     and not told.
     """
-    outcomes = run(tests, window, how)
     threshold = corrected_threshold(np.array([outcome.p_value for outcome in outcomes]), how.level, correction)
     features = tuple(
         FeatureResult(
-            feature=WHOLE if test.signal == "duplicate" else window.schema.features[test.position].name,
+            feature=WHOLE if test.signal == "duplicate" else schema.features[test.position].name,
             signal=test.signal,
             statistic_name=test.statistic_name,
             statistic=outcome.statistic,

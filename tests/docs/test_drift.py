@@ -34,8 +34,10 @@ def test_the_example_as_the_page_shows_it(
         main()
     assert not ended.value.code
     capsys.readouterr()
-    exec(blocks("python", PAGE)[0], {})
-    assert capsys.readouterr().out == blocks("text", PAGE)[0]
+    names: dict[str, object] = {}
+    for code, said in zip(blocks("python", PAGE), blocks("text", PAGE), strict=True):
+        exec(code, names)
+        assert capsys.readouterr().out == said
 
 
 def test_every_univariate_detector_is_on_the_page() -> None:
