@@ -16,7 +16,7 @@ from govern.errors import GovernError
 from govern.runtime.fleet.fleet import Fleet
 from govern.runtime.fleet.pack import Packed, pack
 from govern.runtime.fleet.together import check_together
-from govern.runtime.loader import load_documented
+from govern.runtime.loader import LoadedPipeline, load_documented
 
 
 def apply(
@@ -41,18 +41,20 @@ def apply(
 
 def _checked(files: list[Path], namespace: str) -> list[Packed]:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    found = []
+    found: list[Packed] = []
+    loaded: list[LoadedPipeline] = []
     wrong = 0
     for file in files:
         try:
             documented = load_documented(file)
-            packed = [pack(document, loaded) for document, loaded in documented]
+            packed = [pack(one) for one in documented]
         except GovernError as error:
             wrong += tell(console, error)
         else:
-            found += list(zip(packed, (loaded for _, loaded in documented), strict=True))
+            found += packed
+            loaded += [part for one in documented for part in one.parts]
     if wrong:
         console.print(f"[bold red]{wrong} error{'s' if wrong > 1 else ''}, nothing is applied[/]")
         raise typer.Exit(EXIT_BAD_INPUT)
-    check_together([loaded for _, loaded in found], namespace)
-    return [one for one, _ in found]
+    check_together(loaded, namespace)
+    return found

@@ -13,9 +13,12 @@ from rich.markup import escape
 from govern.cli._problems import tell, tell_problem
 from govern.errors import GovernError
 from govern.pipeline import Pipeline, Problem
-from govern.pipeline.checks import chains
+from govern.pipeline.checks import chains, placed
+from govern.pipeline.cut import cut
 from govern.pipeline.document import Document
+from govern.pipeline.groups import is_placed
 from govern.pipeline.load import load_documents
+from govern.pipeline.said import placement
 from govern.pipeline.topology import digest
 from govern.runtime.vocabulary import RUNTIMES
 
@@ -39,7 +42,7 @@ def check(
             wrong += tell(console, error)
         else:
             together += found
-    between = chains.check(together)
+    between = chains.check(together) or placed.clashes(together)
     wrong += len(between)
     for problem in between:
         tell_problem(console, problem)
@@ -61,6 +64,8 @@ def _right(console: Console, document: Document, pipeline: Pipeline) -> None:
         by = f"run by {' and '.join(runtime.command for runtime in runs)}"
     count = f"{len(pipeline.spec.steps)} step{'s' if len(pipeline.spec.steps) > 1 else ''}"
     console.print(f"[green]ok[/] {escape(str(document.file))}: {pipeline.name}, {count}, {digest(pipeline)[:12]}, {by}")
+    for part in cut(pipeline) if is_placed(pipeline) else ():
+        console.print(f"    [dim]part {escape(placement(part))}[/]")
     for runtime in runs:
         _note(console, f"in {runtime.command}", runtime.ignores(document, pipeline))
     for runtime, problems in refused.items():

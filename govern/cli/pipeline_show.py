@@ -12,8 +12,10 @@ from rich.tree import Tree
 
 from govern.cli._files import write_whole
 from govern.pipeline import Pipeline, load_pipelines
+from govern.pipeline.cut import cut
 from govern.pipeline.graph import Graph, Node, graph
-from govern.pipeline.said import reads, waits, what
+from govern.pipeline.groups import is_placed
+from govern.pipeline.said import placement, reads, waits, what
 from govern.pipeline.svg import svg
 
 _STYLES: Final = {
@@ -42,6 +44,8 @@ def show(
         return
     for pipeline, one in zip(pipelines, graphs, strict=True):
         console.print(draw(pipeline, one))
+        for part in cut(pipeline) if is_placed(pipeline) else ():
+            console.print(f"[dim]part {escape(placement(part))}[/]")
 
 
 def draw(pipeline: Pipeline, one: Graph) -> Tree:

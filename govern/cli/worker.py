@@ -24,6 +24,7 @@ from govern.cli._common import (
     telemetry,
 )
 from govern.errors import ConfigError
+from govern.pipeline.groups import PLACEMENT
 from govern.runtime import garbage
 from govern.runtime.chained.linked import link
 from govern.runtime.fleet.follower import Follower
@@ -32,7 +33,7 @@ from govern.runtime.fleet.together import Together, check_together
 from govern.runtime.flow.feedback import learning
 from govern.runtime.flows import PATIENCE_S
 from govern.runtime.follow import Files, following
-from govern.runtime.loader import PLACEMENT, LoadedPipeline, load
+from govern.runtime.loader import LoadedPipeline, load
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
 
@@ -57,7 +58,8 @@ def worker(
         str,
         typer.Option(
             envvar="GOVERN_PLACEMENT",
-            help=f"Run the pipelines whose label {PLACEMENT} says so; those without it if left out.",
+            help=f"Run the steps that are placed here, and pipelines whose label {PLACEMENT} says so; "
+            "what has no placement if left out.",
         ),
     ] = "",
     metrics_host: MetricsHostOption = "127.0.0.1",
@@ -84,8 +86,8 @@ def worker(
         if not fleet and not any(one.placement == placement for one in found):
             raise ConfigError(
                 f"no pipeline is placed at {placement!r}" if placement else "every pipeline is placed elsewhere",
-                why=f"their labels {PLACEMENT} say {', '.join(sorted({one.placement or 'nothing' for one in found}))}",
-                fix="correct --placement or the label",
+                why=f"the placements are {', '.join(sorted({one.placement or 'none' for one in found}))}",
+                fix=f"correct --placement, a step's `placement` or the label {PLACEMENT}",
             )
         return found
 

@@ -21,6 +21,7 @@ from itertools import chain as flattened
 from typing import Final, NamedTuple
 
 from govern.pipeline.check import Kinds
+from govern.pipeline.cut import part_at_source, part_with
 from govern.pipeline.graph import INPUT, Node, Port, graph
 from govern.pipeline.references import Reference, Side, detector_kind, parse, parse_external
 from govern.pipeline.spec import JoinType, Pipeline, Source, Step
@@ -114,9 +115,9 @@ def reading(port: Port, pipelines: Mapping[str, Pipeline]) -> Reading | Unreadab
     """What a port reads. The pipelines have no ring."""
     reference = parse_external(port.text)
     assert reference is not None, "checked before"
-    other = pipelines[reference.pipeline]
     if not reference.node:
-        return _of_pipeline(reference, other, port, pipelines)
+        return _of_pipeline(reference, pipelines[reference.pipeline], port, pipelines)
+    other = part_with(reference.pipeline, reference.node, pipelines)
     step = next((one for one in other.spec.steps if one.name == reference.node), None)
     if step is None:
         names = ", ".join(one.name for one in other.spec.steps)
@@ -136,6 +137,8 @@ def _of_pipeline(
 ) -> Reading | Unreadable:
     spec = other.spec
     if reference.side == "inputs":
+        other = part_at_source(other.name, pipelines)
+        spec = other.spec
         if spec.source is None:
             why = f"{other.name} watches no captured stream" + ("" if spec.input is None else "; it reads others, too")
             return Unreadable(f"{reference} is not published", why, "read what it reads")

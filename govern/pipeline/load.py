@@ -12,7 +12,7 @@ from govern.artifact import MANIFEST
 from govern.errors import BadInput
 from govern.pipeline import spec as models
 from govern.pipeline.check import Kinds, check
-from govern.pipeline.checks import deadlocks, tensors
+from govern.pipeline.checks import deadlocks, placed, tensors
 from govern.pipeline.document import Document, read
 from govern.pipeline.errors import PipelineError, Problem, Where, field, suggest
 from govern.pipeline.graph import graph
@@ -98,6 +98,7 @@ def load_documents(
             flow = graph(pipeline, kinds=kinds)
             problems.extend(deadlocks.check(document, flow))
             problems.extend(tensors.check(document, flow, described, watching=pipeline.spec.source is not None))
+            problems.extend(placed.check(document, pipeline, kinds=kinds))
         if artifacts:
             problems.extend(_artifacts(document, pipeline))
         if any(pipeline.name == other.name for _, other in found):
@@ -106,6 +107,7 @@ def load_documents(
                 document.problem(("metadata", "name"), f"pipeline {pipeline.name!r} comes twice", why, "rename one")
             )
         found.append((document, pipeline))
+    problems = problems or placed.clashes(found, kinds=kinds)
     if problems:
         raise PipelineError(path, problems)
     return found

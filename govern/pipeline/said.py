@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from govern.pipeline.graph import Node, Port
-from govern.pipeline.spec import JoinType
+from govern.pipeline.groups import PLACEMENT
+from govern.pipeline.spec import JoinType, Pipeline
 
 
 def what(node: Node) -> str:
@@ -27,6 +28,8 @@ def what(node: Node) -> str:
     elif step.combiner is not None:
         weights = ", ".join(f"{one:g}" for one in step.combiner.weights)
         parts.append(f"{step.combiner.method} {weights}".rstrip())
+    if step.placement is not None:
+        parts.append(f"placed at {step.placement}")
     if node.batch is not None:
         limits = [f"{node.batch.size} rows"] if node.batch.size else []
         limits += [seconds(node.batch.window_ms)] if node.batch.window_ms else []
@@ -64,3 +67,11 @@ def _joined(texts: list[str], join: JoinType, window_ms: int) -> str:
             return f"the first of {', '.join(texts)}"
         case "outer":
             return f"what comes within {seconds(window_ms)} of {', '.join(texts)}"
+
+
+def placement(part: Pipeline) -> str:
+    """A part of a pipeline that was cut, in one line: `fraud-embed, placed at gpu: embed`."""
+    at = part.metadata.labels.get(PLACEMENT, "")
+    names = [step.name for step in part.spec.steps if step.model is None or step.model.url is not None]
+    where = f"placed at {at}" if at else "placed nowhere"
+    return f"{part.name}, {where}: {', '.join(names or (step.name for step in part.spec.steps))}"

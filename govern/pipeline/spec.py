@@ -234,10 +234,14 @@ class Step(_Model):
         triggers_join_type: inner when None, except for an explainer, which any of its triggers starts.
         join_window_ms: `DEFAULT_JOIN_WINDOW_MS` when None.
         tensor_map: `<step>.inputs|outputs.<tensor>` -> the name under which this step receives it.
+        placement: of the workers that run it (`govern.pipeline.cut`); that of its pipeline when None.
     """
 
     added = frozenset(
-        {"transformer", "router", "combiner", "inputs_join_type", "triggers_join_type", "join_window_ms", "tensor_map"}
+        {
+            *("transformer", "router", "combiner", "placement"),
+            *("inputs_join_type", "triggers_join_type", "join_window_ms", "tensor_map"),
+        }
     )
 
     name: Name
@@ -247,6 +251,7 @@ class Step(_Model):
     transformer: TransformerSpec | None = None
     router: RouterSpec | None = None
     combiner: CombinerSpec | None = None
+    placement: Name | None = None
     inputs: tuple[str, ...] = ()
     inputs_join_type: JoinType | None = None
     join_window_ms: Milliseconds | None = None

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from govern import artifact, plugins
 from govern.detection import Detector
 from govern.errors import ArtifactError, ConfigError
 from govern.pipeline import Pipeline, PipelineError, Plan, plan
+from govern.pipeline.cut import PART_OF, cut
 from govern.pipeline.document import Document
 from govern.pipeline.graph import fed, graph
+from govern.pipeline.groups import PLACEMENT
 from govern.pipeline.load import load_documents
 from govern.pipeline.spec import DetectorSpec
+from govern.pipeline.topology import digest
 from govern.record import Inference
 from govern.runtime.vocabulary import unrun
 from govern.runtime.watched import WatchedFlow, watched
@@ -22,9 +25,6 @@ from govern.schema import FeatureSchema
 
 if TYPE_CHECKING:
     from govern.runtime.chained.given import View
-
-#: Label of a pipeline that says which workers run it: those that were started with this placement.
-PLACEMENT: Final = "govern.io/placement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,21 @@ class LoadedPipeline:
         """Of the workers that run it; "" for those of none."""
         return self.pipeline.metadata.labels.get(PLACEMENT, "") if self.pipeline is not None else ""
 
+    @property
+    def whole(self) -> str:
+        """Name of the pipeline that it is, or a part of."""
+        labels = self.pipeline.metadata.labels if self.pipeline is not None else {}
+        return labels.get(PART_OF, self.plan.name)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether what it is given must be rows of its schema: a detector judges them, or nothing else says what they
+        must be. What comes to a part of a pipeline is what steps return.
+        """
+        if self.detectors:
+            return not self.fed.issuperset(self.detectors)
+        return self.pipeline is None or PART_OF not in self.pipeline.metadata.labels
+
     def schema_of(self, step: str) -> FeatureSchema:
         """Of the rows that a detector step judges."""
         return self.detectors[step].schema if step in self.fed else self.schema
@@ -66,6 +81,25 @@ class LoadedPipeline:
             BadInput: what it reads of it cannot be read.
         """
         return inference if self.view is None else self.view.given(inference)
+
+
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """A pipeline as it was written, and as workers run it.
+
+    Attributes:
+        parts: itself, or the parts that it is cut into.
+    """
+
+    document: Document
+    pipeline: Pipeline
+    parts: tuple[LoadedPipeline, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of the whole and its artifacts; the plan's of a pipeline that is not cut."""
+        detectors = {name: one.digest for part in self.parts for name, one in part.detectors.items()}
+        return digest(self.pipeline, detectors)
 
 
 def load_detector(path: Path) -> Detector:
@@ -80,11 +114,8 @@ def load_detector(path: Path) -> Detector:
     return detector
 
 
-def load(path: Path, *, watching: bool = False) -> list[LoadedPipeline]:
-    """Load every pipeline of a file.
-
-    Args:
-        watching: leave out those that watch no captured stream: they are called (`govern.runtime.flow`).
+def load(path: Path) -> list[LoadedPipeline]:
+    """Load every pipeline of a file as workers run it: one whose steps are placed elsewhere as its parts.
 
     Raises:
         ConfigError: the file is wrong, a step's artifact is of another method than the file says, or a transformer's
@@ -92,23 +123,41 @@ def load(path: Path, *, watching: bool = False) -> list[LoadedPipeline]:
         PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
-    return [loaded for _, loaded in load_documented(path, watching=watching)]
+    return [part for one in load_documented(path) for part in one.parts]
 
 
-def load_documented(path: Path, *, watching: bool = False) -> list[tuple[Document, LoadedPipeline]]:
-    """As `load`, each with its document: for who keeps what was written."""
-    return load_read(path, load_documents(path), watching=watching)
+def load_documented(path: Path) -> list[Documented]:
+    """As `load`, each with its document: for who keeps what was written.
+
+    Raises:
+        ConfigError, PipelineError, ArtifactError: as of `load`.
+    """
+    documents = load_documents(path)
+    _check_run(path, documents)
+    return [
+        Documented(document, pipeline, tuple(_load_one(path.parent, part) for part in cut(pipeline)))
+        for document, pipeline in documents
+    ]
 
 
-def load_read(
-    path: Path, documents: Sequence[tuple[Document, Pipeline]], *, watching: bool = False
-) -> list[tuple[Document, LoadedPipeline]]:
-    """As `load_documented`, of a file that was read already: for who makes more of it than this."""
-    found = [(document, one) for document, one in documents if one.spec.source is not None or not watching]
-    refused = [problem for document, pipeline in found for problem in unrun(document, pipeline)]
+def load_watching(path: Path, documents: Sequence[tuple[Document, Pipeline]] | None = None) -> list[LoadedPipeline]:
+    """Every pipeline of a file that watches a captured stream, whole; the others are called (`govern.runtime.flow`).
+
+    Args:
+        documents: of a file that was read already.
+
+    Raises:
+        ConfigError, PipelineError, ArtifactError: as of `load`.
+    """
+    found = [one for one in documents or load_documents(path) if one[1].spec.source is not None]
+    _check_run(path, found)
+    return [_load_one(path.parent, pipeline) for _, pipeline in found]
+
+
+def _check_run(path: Path, documents: Sequence[tuple[Document, Pipeline]]) -> None:
+    refused = [problem for document, pipeline in documents for problem in unrun(document, pipeline)]
     if refused:
         raise PipelineError(path, refused)
-    return [(document, _load_one(path.parent, pipeline)) for document, pipeline in found]
 
 
 def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:

@@ -335,7 +335,7 @@ class PartitionTask:
         frames: Frames = {}
         for source, mine in by_source.items():
             for loaded in self._watching.get(source, ()):
-                if loaded.detectors and loaded.fed.issuperset(loaded.detectors):
+                if not loaded.takes_rows:
                     continue
                 name = loaded.plan.name
                 with self._on(name, effects):

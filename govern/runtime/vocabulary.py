@@ -40,7 +40,7 @@ RUN: Final = frozenset(
     {
         *((PipelineSpec, key) for key in ("input", "allowCycles", "maxStepRevisits")),
         (Batch, "rolling"),
-        *((Step, key) for key in ("transformer", "router", "combiner")),
+        *((Step, key) for key in ("transformer", "router", "combiner", "placement")),
         *((Step, key) for key in ("inputsJoinType", "triggersJoinType", "joinWindowMs", "tensorMap")),
         *((ModelSpec, key) for key in ("url", "name", "version", "timeoutMs")),
         *((Output, key) for key in ("stepsJoin", "joinWindowMs", "tensorMap")),

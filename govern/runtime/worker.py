@@ -64,7 +64,7 @@ class Worker:
         reporter: emits metrics and spans for what was committed.
         group: consumer group; workers of one group share the partitions and must run the same pipelines.
         clock_ns: Unix time in nanoseconds, against which windows of quiet streams expire.
-        placement: it runs the pipelines that are placed there (`govern.runtime.loader.PLACEMENT`), as a group of its
+        placement: it runs the pipelines that are placed there (`govern.pipeline.groups.PLACEMENT`), as a group of its
             own; "" those that are placed nowhere. Joins are made by the workers of no placement, for all.
         patience_s: how long a model that a pipeline calls may be away before its inferences become dead letters.
     """

@@ -80,7 +80,7 @@ class Timed(Worker):
 
 
 def packed(files: Sequence[Path]) -> list[Packed]:
-    return [pack(document, loaded) for file in files for document, loaded in load_documented(file)]
+    return [pack(one) for file in files for one in load_documented(file)]
 
 
 async def measure(models: int, requests: int) -> dict[str, float]:

@@ -48,7 +48,7 @@ class Follower:
         self._seen_s: dict[str, float] = {}
         #: Of each pipeline, what was last loaded or refused; and what was last loaded.
         self._tried: dict[str, Entry | BadInput] = {}
-        self._loaded: dict[str, LoadedPipeline] = {}
+        self._loaded: dict[str, tuple[LoadedPipeline, ...]] = {}
         self._refused: set[str] = set()
 
     async def start(self) -> Following:
@@ -126,7 +126,7 @@ class Follower:
             self._refused.discard(name)
         for content in before - _contents(self._entries.values()):
             self._shelf.drop(content.digest)
-        return Following(tuple(self._loaded.values()), frozenset(self._refused))
+        return Following(tuple(part for parts in self._loaded.values() for part in parts), frozenset(self._refused))
 
     def _refuse(self, name: str, error: Exception) -> None:
         self._refused.add(name)
@@ -134,7 +134,7 @@ class Follower:
         why = {"what": error.what, "why": error.why, "fix": error.fix} if isinstance(error, GovernError) else {}
         log.error("pipeline of the fleet refused", pipeline=name, so=stays, exc_info=None if why else error, **why)
 
-    async def _load_one(self, entry: Entry | BadInput) -> LoadedPipeline:
+    async def _load_one(self, entry: Entry | BadInput) -> tuple[LoadedPipeline, ...]:
         if isinstance(entry, BadInput):
             raise entry
         if await asyncio.to_thread(self._shelf.damaged, entry):
@@ -142,11 +142,11 @@ class Follower:
             await self._read_contents()
         return await asyncio.to_thread(self._from_shelf, entry)
 
-    def _from_shelf(self, entry: Entry) -> LoadedPipeline:
+    def _from_shelf(self, entry: Entry) -> tuple[LoadedPipeline, ...]:
         with self._shelf.laid_out(entry) as file:
-            (loaded,) = load(file)
-        check_together([loaded], self._namespace)
-        return loaded
+            parts = tuple(load(file))
+        check_together(parts, self._namespace)
+        return parts
 
     def _pending(self) -> list[str]:
         return [name for name, entry in self._entries.items() if self._tried.get(name) is not entry]

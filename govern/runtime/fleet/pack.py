@@ -10,9 +10,8 @@ from typing import Final
 from govern import artifact, plugins
 from govern.artifact import MANIFEST
 from govern.errors import ConfigError
-from govern.pipeline.document import Document
 from govern.runtime.fleet.entry import FORMAT_VERSION, Content, Entry
-from govern.runtime.loader import LoadedPipeline
+from govern.runtime.loader import Documented
 
 #: The largest pipeline of a fleet: it is published in one transaction, which a broker ends after a minute, and each of
 #: its files is held in memory on the way to a worker's disk.
@@ -29,26 +28,28 @@ class Packed:
     contents: dict[Content, bytes]
 
 
-def pack(document: Document, loaded: LoadedPipeline) -> Packed:
+def pack(one: Documented) -> Packed:
     """Read all files of a pipeline.
 
     Raises:
         ConfigError: it names a file by an absolute path, or is larger than a fleet's pipeline may be.
         ArtifactError: an artifact was changed meanwhile.
     """
-    plan, folder = loaded.plan, document.file.parent
-    artifacts = [step.detector.artifact for step in plan.steps if step.detector is not None]
-    for path in (plan.schema_path, *artifacts):
+    document, pipeline, folder = one.document, one.pipeline, one.document.file.parent
+    schema_path = pipeline.spec.schema_path
+    assert schema_path is not None, "what a worker runs was checked to have a schema"
+    artifacts = [step.detector.artifact for step in pipeline.spec.steps if step.detector is not None]
+    for path in (schema_path, *artifacts):
         if posixpath.isabs(path):
             raise ConfigError(
-                f"pipeline {plan.name!r} names {path}",
+                f"pipeline {pipeline.name!r} names {path}",
                 why="a worker that follows the fleet keeps the pipeline's files in a folder of its own",
                 fix=f"write the path relative to {document.file}",
             )
-    levels = max(posixpath.normpath(path).split("/").count("..") for path in (plan.schema_path, *artifacts))
+    levels = max(posixpath.normpath(path).split("/").count("..") for path in (schema_path, *artifacts))
     root = f"{_LEVEL}/" * levels
     found = {root + document.file.name: document.text.encode()}
-    found[posixpath.normpath(root + plan.schema_path)] = (folder / plan.schema_path).read_bytes()
+    found[posixpath.normpath(root + schema_path)] = (folder / schema_path).read_bytes()
     for path in artifacts:
         _, files = artifact.read(folder / path, group=plugins.DETECTORS)
         files[MANIFEST] = (folder / path / MANIFEST).read_bytes()
@@ -56,10 +57,10 @@ def pack(document: Document, loaded: LoadedPipeline) -> Packed:
     contents = {Content.of(data): data for data in found.values()}
     entry = Entry(
         format_version=FORMAT_VERSION,
-        name=plan.name,
-        digest=plan.digest,
-        service=plan.source.service,
-        model=plan.source.model,
+        name=pipeline.name,
+        digest=one.digest,
+        service=pipeline.spec.source.service if pipeline.spec.source is not None else "",
+        model=pipeline.model,
         document=root + document.file.name,
         files={path: Content.of(data) for path, data in sorted(found.items())},
         t_applied=0,

@@ -53,11 +53,11 @@ class Together:
 
     def _all(self) -> list[LoadedPipeline]:
         taken = {one.plan.name for one in self._of_files}
-        clashing = [one.plan.name for one in self._of_fleet.pipelines if one.plan.name in taken]
+        clashing = list(dict.fromkeys(one.whole for one in self._of_fleet.pipelines if one.plan.name in taken))
         for name in clashing:
             log.error("pipeline of the fleet refused", pipeline=name, why="a file of this worker holds one of its name")
         self._refused(self._of_fleet.refused | frozenset(clashing))
-        return [*self._of_files, *(one for one in self._of_fleet.pipelines if one.plan.name not in taken)]
+        return [*self._of_files, *(one for one in self._of_fleet.pipelines if one.whole not in clashing)]
 
 
 def check_together(pipelines: Sequence[LoadedPipeline], namespace: str) -> None:

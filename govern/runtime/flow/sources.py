@@ -11,7 +11,7 @@ from govern.pipeline import Pipeline, load_pipelines
 from govern.pipeline.load import load_documents
 from govern.runtime.flow.build import flow_model
 from govern.runtime.flow.model import FlowModel
-from govern.runtime.loader import LoadedPipeline, load_read
+from govern.runtime.loader import LoadedPipeline, load_watching
 from govern.runtime.serving.repository import First, Source, detector_sources
 
 
@@ -26,7 +26,7 @@ def sources(path: Path, stack: AsyncExitStack) -> tuple[list[LoadedPipeline], li
         GovernError: the file is wrong, or an artifact that it names; as of `load` and `flow_model`.
     """
     documents = load_documents(path)
-    watching = [loaded for _, loaded in load_read(path, documents, watching=True)]
+    watching = load_watching(path, documents)
     called = [
         Source(one.name, First(_model(one, path, stack), partial(_again, path, one.name, stack)))
         for _, one in documents

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from govern.errors import GovernError, NotFound
-from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.loader import LoadedPipeline, load_watching
 from govern.runtime.serving.detector import DetectorModel
 from govern.runtime.serving.model import Model
 from govern.runtime.serving.names import check_distinct, model_name
@@ -172,7 +172,7 @@ def _model(step: DetectorStep) -> DetectorModel:
 
 
 def _again(path: Path, before: LoadedPipeline, step: str) -> Model:
-    for one in load(path, watching=True):
+    for one in load_watching(path):
         if one.plan.name == before.plan.name:
             return _model(DetectorStep.of(one, step))
     raise NotFound(

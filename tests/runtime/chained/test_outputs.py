@@ -172,4 +172,4 @@ async def test_workers_run_what_is_placed_with_them_and_leave_the_others_work_al
 def test_a_worker_with_nothing_to_run_says_where_the_pipelines_are_placed(tmp_path: Path, embedded_url: str) -> None:
     with pytest.raises(ConfigError, match="no pipeline is placed at 'gpu'") as refused:
         run_worker(bus=embedded_url, files=write(tmp_path, "default"), placement="gpu")
-    assert refused.value.why == "their labels govern.io/placement say nothing"
+    assert refused.value.why == "the placements are none"

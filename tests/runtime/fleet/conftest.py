@@ -45,7 +45,7 @@ def write(fitted: Fitted, tmp_path: Path, unique: str) -> Write:
 
 
 def packed(*files: Path) -> list[Packed]:
-    return [pack(document, loaded) for file in files for document, loaded in load_documented(file)]
+    return [pack(one) for file in files for one in load_documented(file)]
 
 
 async def on_record(bus: Bus, namespace: str) -> list[ConfigChange]:
