@@ -14,11 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
+from detectors.power import power as measure
 from govern.cli._common import BusOption, NamespaceOption
 from govern.cli._files import write_whole
+from govern.cli._power import Measured, grid, sizes_of, why_not, windows
 from govern.cli._query import query
 from govern.cli._references import recorded, require_one, tell, wanted
 from govern.errors import BadInput, ConfigError
+from govern.frame import Frame
 from govern.pipeline import Pipeline, load_pipelines
 from govern.pipeline.graph import fed, graph
 from govern.schema import FeatureSchema
@@ -69,12 +72,20 @@ def fit_command(
         str, typer.Option("--from", help="Answers given then or later: a time (RFC 3339), or partition:offset.")
     ] = "",
     until: Annotated[str, typer.Option("--to", help="Answers given before this time or place.")] = "",
+    power: Annotated[
+        bool, typer.Option("--power", help="Say how small a shift each detector sees, its false alarms and its cost.")
+    ] = False,
+    sizes: Annotated[
+        str, typer.Option("--windows", help="Rows of the windows to say it for: 50,200,1000. The step's own, too.")
+    ] = "",
+    rows_per_day: Annotated[int, typer.Option(min=0, help="That come: false alarms are then told by the month.")] = 0,
 ) -> None:
     """Describe a reference in a schema, and fit the detectors of a pipeline from it.
 
     The schema is inferred when its file does not exist; a file that is there is kept as it is, so edit it freely.
     """
     require_one(reference, from_topic=from_topic, bus=bus, sql=sql, query=query_text)
+    asked = windows(sizes)
     console = Console(highlight=False, soft_wrap=True)
     outputs = dict(_output(one) for one in output or [])
     pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
@@ -132,7 +143,26 @@ def fit_command(
             progress.update(task, advance=1, description=escape(job.step))
             reports.append(report)
     console.print(_grid(reports))
+    if power:
+        measured = _measured(reports, {one.name: one for one in pipelines}, frame, asked, console)
+        console.print(grid(measured, rows_per_day))
+        for line in why_not(measured):
+            console.print(escape(f"Not measured: {line}"))
     console.print(f"Artifacts are in {escape(str(folder))}, where the pipeline file names them.")
+
+
+def _measured(
+    reports: Sequence[Report], pipelines: Mapping[str, Pipeline], frame: Frame, asked: Sequence[int], console: Console
+) -> list[Measured]:
+    found = []
+    work = [(one, sizes_of(one.step, pipelines[one.pipeline], asked)) for one in reports]
+    with _progress(console) as progress:
+        task = progress.add_task("power", total=sum(1 if one.kind != "drift" else len(sizes) for one, sizes in work))
+        for one, sizes in work:
+            progress.update(task, description=f"power of {escape(one.step)}")
+            measured = measure(one.path, frame, sizes, progress=lambda done: progress.update(task, advance=done))
+            found.append(Measured(one, measured))
+    return found
 
 
 def _fitted(pipeline: Pipeline, steps: Sequence[str]) -> set[str]:

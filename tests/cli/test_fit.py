@@ -149,3 +149,19 @@ def test_what_no_pipeline_says_must_be_said(govern_fit, words, message):
     ran = govern_fit(SAMPLE, *words)
     assert ran.code == 2
     assert message in ran.stderr
+
+
+def test_power_is_told_for_each_size_of_window(govern_fit, pipeline, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    words = [SAMPLE, "--pipeline", pipeline, *COLUMNS, *OUTPUT, "--rows", 1500, "--step", "drift", "--power"]
+    ran = govern_fit(*words, "--windows", "100, 5000", "--rows-per-day", 15_000)
+    assert ran.code == 0, ran.stderr
+    assert "3/3" in ran.stdout
+    rows = [line.split() for line in ran.stdout.splitlines() if line.startswith(" drift")][1:]
+    assert [row[1] for row in rows] == ["100", "5,000"] or [row[1] for row in rows] == ["100", "500", "5,000"]
+    assert "Not measured: drift, window of 5,000 rows: a reference of 16,667 rows is needed" in ran.stdout
+    # One in twenty windows, each of 100 rows, of 450,000 rows a month.
+    assert "225" in next(row for row in rows if row[1] == "100")
+    wrong = govern_fit(*words, "--windows", "50,many")
+    assert wrong.code == 2
+    assert "--windows 'many'" in wrong.stderr

@@ -41,6 +41,17 @@ def calls(count: int) -> list[Outgoing]:
     return found
 
 
+def write_people(path: Path, rows: int) -> None:
+    rng = np.random.default_rng(1)
+    lines = [f"{rng.normal(40, 9):.2f},{rng.choice(['clerk', 'cook', 'smith'])}" for _ in range(rows)]
+    path.write_text("\n".join(["age,job", *lines, ""]))
+
+
+def command(option: str) -> str:
+    """The page's command that has this option."""
+    return next(one for one in blocks("", PAGE) if option in one.split())
+
+
 def publish(url: str, messages: list[Outgoing]) -> None:
     async def work() -> None:
         async with open_bus(url) as bus:
@@ -71,6 +82,19 @@ def test_the_example_as_the_page_shows_it(
     capsys.readouterr()
     assert _ran([*words, "--from", "2026-11-30T00:00:00Z"], monkeypatch) != 0
     assert "none can be used: 1 are no records" in capsys.readouterr().err
+
+
+def test_power_as_the_page_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "people.yaml").write_text(blocks("yaml", PAGE)[0])
+    write_people(tmp_path / "people.csv", 1_500)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert _ran(shlex.split(command("--power")), monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert "false alarms / month" in told
+    assert "window of 1,000 rows: a reference of 3,333 rows is needed" in told
 
 
 @pytest.mark.parametrize(
