@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array
-from detectors.compiled import compiled
 from detectors.drift.distances import HALF, psi
 from detectors.drift.feature_test import MIN_ROWS, Settings, Signal
 from detectors.drift.kolmogorov import survivals
@@ -24,13 +23,12 @@ BINS: Final = 256
 #: The effect size is that of reports: over ten groups of bins, which would be deciles if they could be cut anywhere.
 _GROUPS: Final = 10
 #: Of a float32, all but its sign. Its leading bits are the exponent and seven of the mantissa: 128 cells an octave.
-_SIZE: Final = 0x7FFFFFFF
-_DROPPED: Final = 16
+SIZE: Final = 0x7FFFFFFF
+DROPPED: Final = 16
+#: Leading bits of an infinite float32.
 _INFINITE: Final = 0x7F80
 #: 32 octaves; a table of 16 KiB stays in the processor's cache.
 _MOST_CELLS: Final = 32 * 128
-#: Numbers that are looked up together.
-_BLOCK: Final = 512
 
 
 def cut(values: Floats, bins: int) -> Floats:
@@ -84,7 +82,7 @@ class Guide:
         centre = float(finite[len(finite) // 2]) if len(finite) else 0.0
         with np.errstate(over="ignore"):
             bits = (edges - centre).astype(np.float32).view(np.int32)
-        sizes = (bits & _SIZE) >> _DROPPED
+        sizes = (bits & SIZE) >> DROPPED
         apart = sizes[(sizes > 0) & (sizes < _INFINITE)]
         largest = int(apart.max(initial=1))
         base = max(int(apart.min(initial=largest)), largest - _MOST_CELLS + 1)
@@ -95,56 +93,10 @@ class Guide:
 
     def count(self, column: Floats, counts: Counts, ends: Floats) -> None:
         """Add (n,) numbers to (2 + k,) int64 counts, those that are missing first; widen (2,) ends to hold them."""
+        from detectors.drift.counting import count  # numba, which the other tests of a battery do without
+
         column = np.ascontiguousarray(column, dtype=np.float64)
-        _count(column, self.edges, self.centre, self.base, self.reach, self.before, counts, ends)
-
-
-def _counted(
-    column: Floats,
-    edges: Floats,
-    centre: float,
-    base: int,
-    reach: int,
-    before: npt.NDArray[np.uint16],
-    counts: Counts,
-    ends: Floats,
-) -> None:
-    one = np.uint64(1)
-    distances = np.empty(_BLOCK, dtype=np.float32)
-    bits = distances.view(np.int32)
-    missing = 0
-    least, greatest = ends[0], ends[1]
-    for start in range(0, len(column), _BLOCK):
-        block = column[start : start + _BLOCK]
-        length = len(block)
-        # Loops without branches, of which the compiler makes vector instructions.
-        for i in range(length):
-            distances[i] = np.float32(block[i] - centre)
-        for i in range(length):
-            cell = min(max(((bits[i] & _SIZE) >> _DROPPED) - base + 1, 0), reach)
-            bits[i] = reach - cell if bits[i] < 0 else reach + cell
-        for i in range(length):
-            value = block[i]
-            missing += value != value
-            least = value if value < least else least
-            greatest = value if value > greatest else greatest
-        for i in range(length):
-            cell_of = np.uint64(bits[i])
-            low, high = np.uint64(before[cell_of]), np.uint64(before[cell_of + one])
-            while low < high:
-                middle = (low + high) >> one
-                # Not "<": what is missing falls below every edge, as it does where no edge is looked at.
-                if edges[middle] <= block[i]:
-                    low = middle + one
-                else:
-                    high = middle
-            counts[low + one] += block[i] == block[i]
-    counts[0] += missing
-    # Zero has two signs, of which either may come first: adding zero leaves one.
-    ends[0], ends[1] = least + 0.0, greatest + 0.0
-
-
-_count = compiled(_counted)
+        count(column, self.edges, self.centre, self.base, self.reach, self.before, counts, ends)
 
 
 @dataclass(frozen=True, slots=True)

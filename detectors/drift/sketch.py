@@ -94,14 +94,15 @@ class Cells:
         return Sketch(self, memory.rows, memory.arrays[1], memory.arrays[2])
 
     @cached_property
-    def _guides(self) -> dict[int, Guide]:
+    def guides(self) -> dict[int, Guide]:
+        """Of the numeric features, by position."""
         return {position: Guide.of(edges) for position, edges in self.edges.items()}
 
     def add(self, frame: Frame, counts: Counts, ends: Floats) -> None:
         """Count the rows of `frame`, in place."""
         for position, place in self.places.items():
             if position in self.edges:
-                self._guides[position].count(numbers(frame, position), counts[place], ends[position])
+                self.guides[position].count(numbers(frame, position), counts[place], ends[position])
             else:
                 counts[place] += counts_of(frame, position)
 

@@ -150,3 +150,6 @@ class SketchedDrift(UnivariateDrift):
             raise state.damaged("it holds a test that takes rows, not counts")
         edges = {test.position: test.edges for test in self._tests if isinstance(test, BinnedKolmogorovSmirnov)}
         self._cells = Cells(state.schema, edges)
+        # The counting is compiled here, so that the first window does not wait for it.
+        for guide in list(self._cells.guides.values())[:1]:
+            guide.count(np.empty(0), np.zeros(2 + len(guide.edges), dtype=np.int64), np.array([np.inf, -np.inf]))

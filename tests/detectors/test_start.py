@@ -23,6 +23,13 @@ def test_the_demos_detectors_load_nothing_that_only_fitting_needs() -> None:
     assert loaded == "set()"
 
 
+def test_a_test_of_each_feature_compiles_nothing() -> None:
+    """Of the drift detectors most need no compiler, of 50 MB and most of a second; the one that does loads it when used."""
+    assert (
+        run("import sys, detectors.drift.sketched, detectors.drift.tabular; print('numba' in sys.modules)") == "False"
+    )
+
+
 def test_a_compiled_function_is_kept_where_numba_cache_dir_says(tmp_path: Path) -> None:
     program = """
 import numpy as np
