@@ -24,7 +24,7 @@ def test_the_demos_detectors_load_nothing_that_only_fitting_needs() -> None:
 
 
 def test_a_test_of_each_feature_compiles_nothing() -> None:
-    """Of the drift detectors most need no compiler, of 50 MB and most of a second; the one that does loads it when used."""
+    """Most drift detectors need no compiler, of 50 MB and most of a second; `sketched` loads it when it counts."""
     assert (
         run("import sys, detectors.drift.sketched, detectors.drift.tabular; print('numba' in sys.modules)") == "False"
     )
