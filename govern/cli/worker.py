@@ -78,7 +78,7 @@ def worker(
         raise ConfigError("nothing to run", why="no pipeline file is given", fix="name files, or follow the --fleet")
 
     def read() -> list[LoadedPipeline]:
-        found = [loaded for file in files for loaded in load(file)]
+        found = [loaded for file in files for loaded in load(file, placement=placement)]
         check_together(found, namespace)
         # What the files read may be of the fleet, and come later; without one it never does.
         for error in link(found).refused.values() if not fleet else ():
@@ -106,7 +106,9 @@ def worker(
             ) as connection:
                 together = Together(partial(reporter.refused, namespace))
                 pipelines = together.files(of_files)
-                follower = Follower(connection, namespace, stack.enter_context(shelf(cache))) if fleet else None
+                follower = (
+                    Follower(connection, namespace, stack.enter_context(shelf(cache)), placement) if fleet else None
+                )
                 if follower is not None:
                     pipelines = together.fleet(await follower.start())
                 garbage.settle()

@@ -80,7 +80,7 @@ class Groups:
 
 
 def home(pipeline: Pipeline) -> str:
-    """The placement of the steps that name none."""
+    """The placement of a pipeline, and of those of its steps that name none."""
     return pipeline.metadata.labels.get(PLACEMENT, "")
 
 

@@ -14,7 +14,7 @@ from govern.pipeline import Pipeline, PipelineError, Plan, plan
 from govern.pipeline.cut import PART_OF, cut
 from govern.pipeline.document import Document
 from govern.pipeline.graph import fed, graph
-from govern.pipeline.groups import PLACEMENT
+from govern.pipeline.groups import home
 from govern.pipeline.load import load_documents
 from govern.pipeline.spec import DetectorSpec
 from govern.pipeline.topology import digest
@@ -53,7 +53,7 @@ class LoadedPipeline:
     @property
     def placement(self) -> str:
         """Of the workers that run it; "" for those of none."""
-        return self.pipeline.metadata.labels.get(PLACEMENT, "") if self.pipeline is not None else ""
+        return home(self.pipeline) if self.pipeline is not None else ""
 
     @property
     def whole(self) -> str:
@@ -114,8 +114,12 @@ def load_detector(path: Path) -> Detector:
     return detector
 
 
-def load(path: Path) -> list[LoadedPipeline]:
+def load(path: Path, *, placement: str | None = None) -> list[LoadedPipeline]:
     """Load every pipeline of a file as workers run it: one whose steps are placed elsewhere as its parts.
+
+    Args:
+        placement: of the workers that are to run them. Of what is placed elsewhere the functions and models are left
+            out, which need not be there; all are loaded when None.
 
     Raises:
         ConfigError: the file is wrong, a step's artifact is of another method than the file says, or a transformer's
@@ -123,10 +127,10 @@ def load(path: Path) -> list[LoadedPipeline]:
         PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
-    return [part for one in load_documented(path) for part in one.parts]
+    return [part for one in load_documented(path, placement=placement) for part in one.parts]
 
 
-def load_documented(path: Path) -> list[Documented]:
+def load_documented(path: Path, *, placement: str | None = None) -> list[Documented]:
     """As `load`, each with its document: for who keeps what was written.
 
     Raises:
@@ -135,7 +139,7 @@ def load_documented(path: Path) -> list[Documented]:
     documents = load_documents(path)
     _check_run(path, documents)
     return [
-        Documented(document, pipeline, tuple(_load_one(path.parent, part) for part in cut(pipeline)))
+        Documented(document, pipeline, tuple(_load_one(path.parent, part, placement) for part in cut(pipeline)))
         for document, pipeline in documents
     ]
 
@@ -160,7 +164,7 @@ def _check_run(path: Path, documents: Sequence[tuple[Document, Pipeline]]) -> No
         raise PipelineError(path, refused)
 
 
-def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
+def _load_one(folder: Path, pipeline: Pipeline, placement: str | None = None) -> LoadedPipeline:
     assert pipeline.spec.schema_path is not None, "what a worker runs was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
     one = graph(pipeline)
@@ -170,13 +174,14 @@ def _load_one(folder: Path, pipeline: Pipeline) -> LoadedPipeline:
         for step in pipeline.spec.steps
         if step.detector is not None
     }
+    here = placement is None or home(pipeline) == placement
     digests = {name: detector.digest for name, detector in detectors.items()}
     loaded = LoadedPipeline(
         plan=plan(pipeline, artifact_digests=digests),
         schema=schema,
         detectors=detectors,
         fed=own,
-        flow=WatchedFlow(pipeline, schema) if watched(pipeline).nodes else None,
+        flow=WatchedFlow(pipeline, schema) if here and watched(pipeline).nodes else None,
         pipeline=pipeline,
     )
     _check_explained(loaded)

@@ -1,6 +1,6 @@
 """Workers by the dozen: imports and artifacts are loaded once, each `start` on stdin forks a process that works.
 
-    python -m tests.runtime.storm_process PIPELINE_FILE BUS_URL NAMESPACE
+    python -m tests.runtime.storm_process PIPELINE_FILE BUS_URL NAMESPACE [PLACEMENT]
 
 Answers each line with the new worker's process id. A worker that is killed is a real one: its own connections, its own
 event loop, nothing shared with the others but the code. Its children end with it.
@@ -30,17 +30,18 @@ PR_SET_PDEATHSIG = 1
 SESSION_TIMEOUT_S = 2.0
 
 
-async def work(pipelines: list[LoadedPipeline], url: str, namespace: str) -> None:
+async def work(pipelines: list[LoadedPipeline], url: str, namespace: str, placement: str) -> None:
     session_timeout_s = SESSION_TIMEOUT_S if url.startswith("kafka:") else None
     async with open_bus(url, client_id="govern-worker", session_timeout_s=session_timeout_s) as bus:
         reporter = Reporter(Metrics(CollectorRegistry()))
-        await Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=reporter).run(asyncio.Event())
+        worker = Worker(bus=bus, namespace=namespace, pipelines=pipelines, reporter=reporter, placement=placement)
+        await worker.run(asyncio.Event())
 
 
 def main() -> None:
-    file, url, namespace = sys.argv[1:]
+    file, url, namespace, placement = (*sys.argv[1:], "")[:4]
     configure(level="INFO", json=True)
-    pipelines = load(Path(file))
+    pipelines = load(Path(file), placement=placement)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
     prctl = ctypes.CDLL(None).prctl
     while sys.stdin.readline():
@@ -48,7 +49,7 @@ def main() -> None:
         if pid == 0:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            asyncio.run(work(pipelines, url, namespace))
+            asyncio.run(work(pipelines, url, namespace, placement))
             return
         print(pid, flush=True)
 

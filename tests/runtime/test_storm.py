@@ -56,8 +56,8 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 @contextmanager
-def storm(file: Path, bus_url: str, namespace: str, log: Path) -> Iterator[Storm]:
-    command = [sys.executable, "-m", "tests.runtime.storm_process", str(file), bus_url, namespace]
+def storm(file: Path, bus_url: str, namespace: str, log: Path, placement: str = "") -> Iterator[Storm]:
+    command = [sys.executable, "-m", "tests.runtime.storm_process", str(file), bus_url, namespace, placement]
     root = Path(__file__).parents[2]
     with log.open("wb") as err:
         parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, cwd=root)

@@ -34,10 +34,12 @@ class Follower:
     Args:
         bus: entered by the caller.
         shelf: entered, too.
+        placement: of the worker that follows.
     """
 
-    def __init__(self, bus: Bus, namespace: str, shelf: Shelf) -> None:
+    def __init__(self, bus: Bus, namespace: str, shelf: Shelf, placement: str = "") -> None:
         self._bus = bus
+        self._placement = placement
         self._namespace = namespace
         self._shelf = shelf
         self._topic = topic(namespace, "pipelines")
@@ -144,7 +146,7 @@ class Follower:
 
     def _from_shelf(self, entry: Entry) -> tuple[LoadedPipeline, ...]:
         with self._shelf.laid_out(entry) as file:
-            parts = tuple(load(file))
+            parts = tuple(load(file, placement=self._placement))
         check_together(parts, self._namespace)
         return parts
 
