@@ -91,7 +91,8 @@ def worker(
             )
         return found
 
-    kept_as = f"{group}/{group_instance_id}" if group_instance_id else None
+    at = f"{group}-{placement}" if placement else group
+    kept_as = f"{at}/{group_instance_id}" if group_instance_id else None
     followed_files = Files(files)
     of_files = read()
 

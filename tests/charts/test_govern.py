@@ -151,6 +151,31 @@ def test_workers_with_names_are_a_stateful_set(render: Render) -> None:
     assert environment["GOVERN_SESSION_TIMEOUT_S"] == "45"
 
 
+def test_each_placement_is_a_deployment_of_the_same_pipelines(render: Render) -> None:
+    values = copy.deepcopy(VALUES)
+    gpu = {
+        "name": "gpu",
+        "replicas": 2,
+        "nodeSelector": {"accelerator": "nvidia"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
+    }
+    values["worker"]["placements"] = [gpu, {"name": "far"}]
+    found = {one["metadata"]["name"]: one for one in render(CHART, values) if one["kind"] == "Deployment"}
+    home, placed, far = (found[f"demo-govern-worker{name}"]["spec"] for name in ("", "-gpu", "-far"))
+    assert (home["replicas"], placed["replicas"], far["replicas"]) == (1, 2, 1)
+    selectors = [one["selector"]["matchLabels"]["app.kubernetes.io/component"] for one in (home, placed, far)]
+    assert selectors == ["worker", "worker-gpu", "worker-far"]
+    pods = [one["template"]["spec"] for one in (home, placed, far)]
+    containers = [pod["containers"][0] for pod in pods]
+    assert [_env(one).get("GOVERN_PLACEMENT") for one in containers] == [None, "gpu", "far"]
+    assert [one["args"] for one in containers] == [["worker", "/etc/govern/income.yaml"]] * 3
+    assert [pod.get("nodeSelector") for pod in pods] == [None, gpu["nodeSelector"], None]
+    assert [pod.get("tolerations") for pod in pods] == [None, gpu["tolerations"], None]
+    limits = [one["resources"]["limits"] for one in containers]
+    assert limits == [{"memory": "2Gi"}, {"memory": "2Gi", "nvidia.com/gpu": 1}, {"memory": "2Gi"}]
+
+
 def test_pipelines_are_served_over_both_protocols(objects: Objects, render: Render) -> None:
     pod = _pod(objects, "serve")
     (container,) = pod["containers"]
@@ -256,6 +281,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
             {"worker": {**VALUES["worker"], "staticMembership": {"sessionTimeoutSeconds": 1}}},
             "/worker/staticMembership/sessionTimeoutSeconds",
         ),
+        ({"worker": {**VALUES["worker"], "placements": [{"name": "G P U"}]}}, "/worker/placements/0/name"),
         ({"serve": {"enabled": True, "pipelines": []}}, "/serve/pipelines"),
         ({"seldonTopics": {"enabled": True}}, "/seldonTopics/volume"),
         ({"sink": {"enabled": True}}, "/sink/volume"),
@@ -269,6 +295,7 @@ def test_parts_can_be_left_out(render: Render) -> None:
         "embedded bus",
         "no pipeline",
         "no session",
+        "no placement",
         "nothing served",
         "no file",
         "no file of the sink",

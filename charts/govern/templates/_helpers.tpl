@@ -66,6 +66,12 @@ spec:
         # Else Kubernetes would open the audit log's private keys to the group at every start.
         fsGroupChangePolicy: OnRootMismatch
         seccompProfile: {type: RuntimeDefault}
+      {{- with .settings.nodeSelector }}
+      nodeSelector: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .settings.tolerations }}
+      tolerations: {{- toYaml . | nindent 8 }}
+      {{- end }}
       {{- with .sidecar }}
       initContainers:
         {{- include "govern.container" (merge (dict "root" $.root "restartPolicy" "Always" "spool" $.spool
