@@ -69,6 +69,27 @@ def load_or_create(folder: Path, origin: str) -> Keys:
     return keys
 
 
+def load_signer(folder: Path) -> Signer:
+    """The signing key in a folder, and its name.
+
+    Raises:
+        ConfigError: its file, or that of the verifier key, is absent, damaged, or readable by others than its owner.
+    """
+    public = folder / _VERIFIER
+    try:
+        verifier = VerifierKey.parse(public.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(public, error) from error
+    signer = Signer(verifier.name, _load_signing(folder / _SIGNING))
+    if signer.verifier != verifier:
+        raise ConfigError(
+            f"verifier key {public}",
+            why="it is not the public half of the signing key beside it",
+            fix="restore the folder from its backup",
+        )
+    return signer
+
+
 def origin_in(folder: Path) -> str | None:
     """The name of the log whose keys a folder holds; None when it holds none."""
     public = folder / _VERIFIER
@@ -81,19 +102,7 @@ def load(folder: Path) -> Keys:
     Raises:
         ConfigError: a key file is absent, damaged, or readable by others than its owner.
     """
-    public = folder / _VERIFIER
-    try:
-        verifier = VerifierKey.parse(public.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(public, error) from error
-    keys = Keys(Signer(verifier.name, _load_signing(folder / _SIGNING)), load_encryption(folder / _ENCRYPTION))
-    if keys.signer.verifier != verifier:
-        raise ConfigError(
-            f"verifier key {public}",
-            why="it is not the public half of the signing key beside it",
-            fix="restore the folder from its backup",
-        )
-    return keys
+    return Keys(load_signer(folder), load_encryption(folder / _ENCRYPTION))
 
 
 def load_encryption(path: Path) -> KeyEncryptionKey:

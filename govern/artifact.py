@@ -21,6 +21,9 @@ from govern.errors import ArtifactError
 
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "artifact.json"
+#: Beside the manifest, in an artifact that was signed: a note (https://c2sp.org/signed-note) with `statement` as its
+#: text. It is no data file: no manifest names it. Whoever writes the artifact anew takes it away.
+SIGNATURE: Final = "artifact.sig"
 #: What `Manifest.lineage` may hold, each of it optional; what else stands there is kept and not understood.
 LINEAGE: Final = {
     "version": "counts up from 1 with each refit of the same artifact",
@@ -106,8 +109,21 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
     return sealed
 
 
+def statement(path: Path) -> str:
+    """What a signature is of: the SHA-256 of the manifest as it is on disk, which covers lineage and data files.
+
+    Raises:
+        ArtifactError: there is no manifest.
+    """
+    try:
+        data = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return f"govern.io/artifact\nsha256 {hashlib.sha256(data).hexdigest()}\n"
+
+
 def record_lineage(path: Path, lineage: Mapping[str, Any], *, group: str) -> Manifest:
-    """Say in the manifest of a saved artifact where it comes from; its digest stays.
+    """Say in the manifest of a saved artifact where it comes from; its digest stays, and a signature goes.
 
     Args:
         lineage: JSON values; replaces what the manifest says.
@@ -117,6 +133,12 @@ def record_lineage(path: Path, lineage: Mapping[str, Any], *, group: str) -> Man
     """
     manifest, files = read(path, group=group)
     return write(path, msgspec.structs.replace(manifest, lineage=dict(lineage)), files)
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"artifact {path} cannot be read", why=str(error), fix="fit it with `govern fit`, or correct the path"
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> ArtifactError:
@@ -135,11 +157,7 @@ def read(path: Path, *, group: str) -> tuple[Manifest, dict[str, bytes]]:
     try:
         text = (path / MANIFEST).read_bytes()
     except OSError as error:
-        raise ArtifactError(
-            f"artifact {path} cannot be read",
-            why=str(error),
-            fix="fit it with `govern fit`, or correct the path",
-        ) from error
+        raise _unreadable(path, error) from error
     try:
         raw = json.loads(text)
         version = raw.get("format_version") if isinstance(raw, dict) else None
@@ -160,7 +178,8 @@ def read(path: Path, *, group: str) -> tuple[Manifest, dict[str, bytes]]:
             why=f"one of {group} is needed here",
             fix="name the right artifact",
         )
-    found = {entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir()} - {MANIFEST}
+    found = {entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir()}
+    found -= {MANIFEST, SIGNATURE}
     if found != set(manifest.files):
         raise ArtifactError(
             f"artifact {path}: files differ from the manifest: {sorted(found ^ set(manifest.files))}",

@@ -16,7 +16,7 @@ from govern.errors import GovernError, MissingExtra
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "demo": ("govern.cli.demo", "demo", "See it all work on real data, on this machine, in two minutes."),
     "fit": ("govern.cli.fit", "fit_command", "Fit a schema and detectors from a reference table."),
-    "detector": ("govern.cli.detector", "app", "Take over detectors that alibi-detect saved."),
+    "detector": ("govern.cli.detector", "app", "Take over detectors of alibi-detect; sign and verify artifacts."),
     "pipeline": ("govern.cli.pipeline", "app", "Check, show and import pipeline files; keep the fleet."),
     "mirror": ("govern.cli.mirror", "app", "Capture: proxy, shipper, spool."),
     "worker": ("govern.cli.worker", "worker", "Run pipelines over the captured streams."),

@@ -12,6 +12,7 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from govern.bus import open_bus
+from govern.cli._artifacts import TrustedOption, trusting
 from govern.cli._common import (
     BusOption,
     InstanceIdOption,
@@ -65,6 +66,7 @@ def worker(
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
+    trusted: TrustedOption = None,
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds that a called model may be away before dead letters.")
     ] = PATIENCE_S,
@@ -77,8 +79,10 @@ def worker(
     if not files and not fleet:
         raise ConfigError("nothing to run", why="no pipeline file is given", fix="name files, or follow the --fleet")
 
+    check = trusting(trusted or [])
+
     def read() -> list[LoadedPipeline]:
-        found = [loaded for file in files for loaded in load(file, placement=placement)]
+        found = [loaded for file in files for loaded in load(file, placement=placement, check=check)]
         check_together(found, namespace)
         # What the files read may be of the fleet, and come later; without one it never does.
         for error in link(found).refused.values() if not fleet else ():
@@ -108,7 +112,9 @@ def worker(
                 together = Together(partial(reporter.refused, namespace))
                 pipelines = together.files(of_files)
                 follower = (
-                    Follower(connection, namespace, stack.enter_context(shelf(cache)), placement) if fleet else None
+                    Follower(connection, namespace, stack.enter_context(shelf(cache)), placement, check=check)
+                    if fleet
+                    else None
                 )
                 if follower is not None:
                     pipelines = together.fleet(await follower.start())

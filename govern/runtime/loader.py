@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,9 @@ from govern.schema import FeatureSchema
 
 if TYPE_CHECKING:
     from govern.runtime.chained.given import View
+
+#: Reads an artifact's manifest, or raises ArtifactError where the artifact is not to be used.
+Check = Callable[[Path], artifact.Manifest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +105,31 @@ class Documented:
         return digest(self.pipeline, detectors)
 
 
-def load_detector(path: Path) -> Detector:
+def load_detector(path: Path, *, check: Check | None = None) -> Detector:
     """Read a detector artifact, whichever class wrote it.
 
     Raises:
-        ArtifactError: damaged, changed, or of another version.
+        ArtifactError: damaged, changed, of another version, or refused by the check.
         MissingExtra: its class needs an optional dependency that is absent.
     """
-    manifest, _ = artifact.read(path, group=plugins.DETECTORS)
+    manifest = artifact.read(path, group=plugins.DETECTORS)[0] if check is None else check(path)
     detector: Detector = plugins.load(plugins.DETECTORS, manifest.name).load(path)
+    if check is not None and detector.digest != manifest.digest:
+        raise ArtifactError(
+            f"artifact {path} is another than was checked",
+            why=f"its manifest has sha256 {manifest.digest}, and what was read from it {detector.digest}",
+            fix="let nobody write there while a worker reads; a detector of your own names its manifest's digest",
+        )
     return detector
 
 
-def load(path: Path, *, placement: str | None = None) -> list[LoadedPipeline]:
+def load(path: Path, *, placement: str | None = None, check: Check | None = None) -> list[LoadedPipeline]:
     """Load every pipeline of a file as workers run it: one whose steps are placed elsewhere as its parts.
 
     Args:
         placement: of the workers that are to run them. Of what is placed elsewhere the functions and models are left
             out, which need not be there; all are loaded when None.
+        check: of each artifact, before it is read.
 
     Raises:
         ConfigError: the file is wrong, a step's artifact is of another method than the file says, or a transformer's
@@ -127,10 +137,10 @@ def load(path: Path, *, placement: str | None = None) -> list[LoadedPipeline]:
         PipelineError: it is right, and says what a worker does not run.
         ArtifactError: an artifact cannot be used, or was fitted on another schema than the pipeline's.
     """
-    return [part for one in load_documented(path, placement=placement) for part in one.parts]
+    return [part for one in load_documented(path, placement=placement, check=check) for part in one.parts]
 
 
-def load_documented(path: Path, *, placement: str | None = None) -> list[Documented]:
+def load_documented(path: Path, *, placement: str | None = None, check: Check | None = None) -> list[Documented]:
     """As `load`, each with its document: for who keeps what was written.
 
     Raises:
@@ -139,7 +149,7 @@ def load_documented(path: Path, *, placement: str | None = None) -> list[Documen
     documents = load_documents(path)
     _check_run(path, documents)
     return [
-        Documented(document, pipeline, tuple(_load_one(path.parent, part, placement) for part in cut(pipeline)))
+        Documented(document, pipeline, tuple(_load_one(path.parent, part, placement, check) for part in cut(pipeline)))
         for document, pipeline in documents
     ]
 
@@ -164,13 +174,17 @@ def _check_run(path: Path, documents: Sequence[tuple[Document, Pipeline]]) -> No
         raise PipelineError(path, refused)
 
 
-def _load_one(folder: Path, pipeline: Pipeline, placement: str | None = None) -> LoadedPipeline:
+def _load_one(
+    folder: Path, pipeline: Pipeline, placement: str | None = None, check: Check | None = None
+) -> LoadedPipeline:
     assert pipeline.spec.schema_path is not None, "what a worker runs was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
     one = graph(pipeline)
     own = frozenset(node.name for node in one.steps if fed(node, one))
     detectors = {
-        step.name: read_detector(folder, pipeline, step.name, step.detector, None if step.name in own else schema)
+        step.name: read_detector(
+            folder, pipeline, step.name, step.detector, None if step.name in own else schema, check=check
+        )
         for step in pipeline.spec.steps
         if step.detector is not None
     }
@@ -201,19 +215,26 @@ def _check_explained(loaded: LoadedPipeline) -> None:
 
 
 def read_detector(
-    folder: Path, pipeline: Pipeline, step: str, spec: DetectorSpec, schema: FeatureSchema | None
+    folder: Path,
+    pipeline: Pipeline,
+    step: str,
+    spec: DetectorSpec,
+    schema: FeatureSchema | None,
+    *,
+    check: Check | None = None,
 ) -> Detector:
     """The detector of a step.
 
     Args:
         schema: of the rows that it is to judge; None: whatever it was fitted on.
+        check: of its artifact, before it is read.
 
     Raises:
         ConfigError: its artifact is of another method than the file says.
         ArtifactError: its artifact cannot be used, or was fitted on another schema.
     """
     where = folder / spec.artifact
-    detector = load_detector(where)
+    detector = load_detector(where, check=check)
     if detector.method != spec.type:
         raise ConfigError(
             f"pipeline {pipeline.name!r}, step {step!r}: detector.type is {spec.type!r}",

@@ -15,7 +15,7 @@ from govern.runtime.fleet.contents import ContentReader
 from govern.runtime.fleet.entry import CONTENTS, ENTRIES, Content, Entry, contents_of, decode_entry
 from govern.runtime.fleet.shelf import Shelf
 from govern.runtime.fleet.together import Following, check_together
-from govern.runtime.loader import LoadedPipeline, load
+from govern.runtime.loader import Check, LoadedPipeline, load
 from govern.telemetry.logging import get_logger
 
 #: How often it looks at the topic.
@@ -35,9 +35,13 @@ class Follower:
         bus: entered by the caller.
         shelf: entered, too.
         placement: of the worker that follows.
+        check: of each artifact, before it is read.
     """
 
-    def __init__(self, bus: Bus, namespace: str, shelf: Shelf, placement: str = "") -> None:
+    def __init__(
+        self, bus: Bus, namespace: str, shelf: Shelf, placement: str = "", *, check: Check | None = None
+    ) -> None:
+        self._check = check
         self._bus = bus
         self._placement = placement
         self._namespace = namespace
@@ -146,7 +150,7 @@ class Follower:
 
     def _from_shelf(self, entry: Entry) -> tuple[LoadedPipeline, ...]:
         with self._shelf.laid_out(entry) as file:
-            parts = tuple(load(file, placement=self._placement))
+            parts = tuple(load(file, placement=self._placement, check=self._check))
         check_together(parts, self._namespace)
         return parts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from govern import artifact, plugins
-from govern.artifact import MANIFEST
+from govern.artifact import MANIFEST, SIGNATURE
 from govern.errors import ConfigError
 from govern.runtime.fleet.entry import FORMAT_VERSION, Content, Entry
 from govern.runtime.loader import Documented
@@ -53,6 +53,8 @@ def pack(one: Documented) -> Packed:
     for path in artifacts:
         _, files = artifact.read(folder / path, group=plugins.DETECTORS)
         files[MANIFEST] = (folder / path / MANIFEST).read_bytes()
+        if (folder / path / SIGNATURE).exists():
+            files[SIGNATURE] = (folder / path / SIGNATURE).read_bytes()
         found |= {posixpath.normpath(f"{root}{path}/{name}"): data for name, data in files.items()}
     contents = {Content.of(data): data for data in found.values()}
     entry = Entry(
