@@ -15,7 +15,7 @@ import numpy as np
 from detectors import artifacts
 from detectors.shifts import Shift, Unit, of_features, of_outputs
 from govern import artifact, plugins
-from govern.detection import Detector, InstanceScores, Scores, remembers
+from govern.detection import NO_ROW, Detector, InstanceScores, Scores, remembers
 from govern.errors import BadInput
 from govern.frame import Frame
 
@@ -63,7 +63,7 @@ class Sized:
         trials: windows (rows) of which that is the share.
         score_ms: median time of one window, in this process.
         state_bytes: what is kept for it while a window is open: the memory of a detector that has one, the rows else.
-        p_values: (trials,) of windows without change, of those detectors that give one for the window.
+        p_values: of windows without change: of each as a whole, or of the features' tests where only these are judged.
         curves: one for each unit.
         why_not: it could not be measured, and why.
     """
@@ -144,7 +144,7 @@ def power(
     shifts = (
         of_outputs(reference, stored.needs_outputs)
         if stored.needs_outputs and stored.kind == "drift"
-        else of_features(reference)
+        else of_features(reference, within=not by_row)
     )
     for size in [1] if by_row else sizes:
         if why_not:
@@ -195,8 +195,7 @@ def _sized(
             scores, seconds = _said(detector, quiet, window)
             if not amount:
                 took.append(seconds)
-                if not isinstance(scores, InstanceScores) and not np.isnan(scores.p_value):
-                    p_values.append(scores.p_value)
+                p_values.extend(_p_values(scores))
             total += float(scores.flagged.mean()) if isinstance(scores, InstanceScores) else float(scores.alarm)
         return total / trials
 
@@ -212,7 +211,7 @@ def _sized(
         trials=trials * rows if by_row else trials,
         score_ms=float(np.median(took)) * 1e3,
         state_bytes=_state_bytes(first, held.take(slice(0, rows))),
-        p_values=tuple(p_values),
+        p_values=() if remembers(first) else tuple(p_values),
         curves=tuple(curves),
     )
 
@@ -243,6 +242,16 @@ def _said(detector: Detector, quiet: Frame, window: Frame) -> tuple[Scores, floa
     began = time.perf_counter()
     scores, _ = detector.advance(memory, window, times[len(quiet) :])
     return scores, time.perf_counter() - began
+
+
+def _p_values(scores: Scores) -> list[float]:
+    """Of the window, or of what was tested; none where an alarm is no matter of a p-value."""
+    if isinstance(scores, InstanceScores) or scores.alarm_row != NO_ROW:
+        return []
+    if not np.isnan(scores.p_value):
+        return [scores.p_value]
+    # Rates of what is missing or unseen have few values, and p-values near 1 for it.
+    return [one.p_value for one in scores.features if not one.signal and not np.isnan(one.p_value)]
 
 
 def _state_bytes(detector: Detector, window: Frame) -> int:

@@ -14,8 +14,8 @@ from govern.frame import Frame
 Unit = Literal["sigma", "share"]
 Floats = npt.NDArray[np.float64]
 
-#: Rows that have the most frequent value, among all: up to it, a value that comes twice is taken for chance.
-MOST_REPEATED: Final = 0.01
+#: Of a reference that are drawn from, evenly by rank: more show no other distribution in a window.
+MOST_VALUES: Final = 10_000
 #: Of t in exp(t z): with more, all rows have the largest value.
 _MOST_TILT: Final = 100.0
 #: Of its interval: as exact as a mean of any window can show.
@@ -42,33 +42,35 @@ class Shift(Protocol):
 class LevelShift:
     """Numbers rise, or fall, on average by the amount.
 
-    Where hardly a value comes twice, each moves by that. Where values repeat (whole numbers, zeros), moved ones would
-    be found by that they are new, so values of the reference are drawn instead, by weights exp(t x) that give the mean
-    wanted, and given to the rows in the order of what they had. Of normal numbers both are the same. The mean cannot
-    leave the values' range; it stays at its end.
+    Windows are moved within the reference's values, so that nothing is found by being new: values are drawn by weights
+    exp(t x) that give the mean wanted, and given to the rows in the order of what they had. Of normal numbers that is a
+    shift. The mean cannot leave the values' range; it stays at its end. Single rows are moved by the amount itself, out
+    of all that was seen.
 
     Args:
         position: of the feature in the schema, or -1: it is the output `name` of one column.
         present: (n,) finite values of the reference, not all the same.
+        within: the reference's values.
     """
 
     unit: Unit = "sigma"
 
-    def __init__(self, name: str, position: int, present: Floats) -> None:
+    def __init__(self, name: str, position: int, present: Floats, *, within: bool = True) -> None:
         self.name = name
         self._position = position
         self._sigma = float(present.std())
-        self._values, counts = np.unique(present, return_counts=True)
-        self._repeat = counts.max() > max(1.0, MOST_REPEATED * len(present))
+        self._within = within
+        ranked = np.sort(present)[np.linspace(0, len(present) - 1, min(len(present), MOST_VALUES)).astype(np.int64)]
+        self._values, counts = np.unique(ranked, return_counts=True)
         self._z = (self._values - present.mean()) / self._sigma
-        self._share = counts / len(present)
+        self._share = counts / len(ranked)
         self._tilted: dict[float, Floats] = {}
 
     def move(self, rows: Frame, amount: float, generator: np.random.Generator) -> Frame:
         by = amount * (1.0 if generator.random() < 0.5 else -1.0)
         told = rows.outputs[self.name][:, 0] if self._position < 0 else rows.columns[self._position]
         column = told.astype(np.float64)
-        moved = self._redrawn(column, by, generator) if self._repeat else column + by * self._sigma
+        moved = self._redrawn(column, by, generator) if self._within else column + by * self._sigma
         if self._position < 0:
             return dataclasses.replace(rows, outputs={**rows.outputs, self.name: moved[:, None]})
         return _with_column(rows, self._position, moved)
@@ -129,13 +131,13 @@ class AnswerShift:
         return dataclasses.replace(rows, outputs={**rows.outputs, self.name: told})
 
 
-def of_features(reference: Frame) -> list[Shift]:
-    """One for each numeric and categorical feature that has more than one value."""
+def of_features(reference: Frame, *, within: bool = True) -> list[Shift]:
+    """One for each numeric and categorical feature that has more than one value; `within` as `LevelShift` takes it."""
     found: list[Shift] = []
     for position, feature in enumerate(reference.schema.features):
         column = reference.columns[position]
         if feature.kind == "numeric":
-            level = _level(feature.name, position, column.astype(np.float64))
+            level = _level(feature.name, position, column.astype(np.float64), within=within)
             found.extend([level] if level else [])
         elif feature.kind == "categorical":
             known = column.astype(np.int32)
@@ -162,9 +164,9 @@ def of_outputs(reference: Frame, names: tuple[str, ...]) -> list[Shift]:
     return found
 
 
-def _level(name: str, position: int, column: Floats) -> LevelShift | None:
+def _level(name: str, position: int, column: Floats, *, within: bool = True) -> LevelShift | None:
     present = column[np.isfinite(column)]
-    return LevelShift(name, position, present) if len(present) and present.std() > 0.0 else None
+    return LevelShift(name, position, present, within=within) if len(present) and present.std() > 0.0 else None
 
 
 def _tilted(z: Floats, share: Floats, mean: float) -> Floats:

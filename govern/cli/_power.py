@@ -20,8 +20,8 @@ from govern.pipeline import Pipeline
 #: Rows of a window where neither the command nor the pipeline says it.
 WINDOWS: Final = (50, 200, 1000)
 DAYS_A_MONTH: Final = 30
-_SIGMA: Final = "\N{GREEK SMALL LETTER SIGMA}"
-_UNITS: Final[dict[Unit, str]] = {"sigma": _SIGMA, "share": "% of rows"}
+SIGMA: Final = "\N{GREEK SMALL LETTER SIGMA}"
+_UNITS: Final[dict[Unit, str]] = {"sigma": SIGMA, "share": "% of rows"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +52,28 @@ def sizes_of(step: str, pipeline: Pipeline, asked: Sequence[int]) -> tuple[int, 
     return tuple(sorted({*asked, *own})) or WINDOWS
 
 
-def grid(measured: Sequence[Measured], rows_per_day: int) -> Grid:
-    table = Grid(box=SIMPLE, pad_edge=False, caption=_caption(rows_per_day), caption_justify="left")
-    for heading in ("step", "window"):
-        table.add_column(heading)
-    for heading in (
-        f"{WANTED:.0%} of {_SIGMA} shifts",
+def columns(rows_per_day: int) -> tuple[str, ...]:
+    """What the cells of `row` are."""
+    return (
+        "step",
+        "window",
+        f"{WANTED:.0%} of {SIGMA} shifts",
         f"{WANTED:.0%} of share shifts",
         "false alarms / month" if rows_per_day else "false alarms / 1M rows",
         "seen without change",
         "ms / window",
         "open window",
         "loaded",
-    ):
-        table.add_column(heading, justify="right")
+    )
+
+
+def grid(measured: Sequence[Measured], rows_per_day: int) -> Grid:
+    table = Grid(box=SIMPLE, pad_edge=False, caption=_caption(rows_per_day), caption_justify="left")
+    for place, heading in enumerate(columns(rows_per_day)):
+        table.add_column(heading, justify="left" if place < 2 else "right")
     for one in measured:
         for sized in one.power.sized:
-            table.add_row(*_row(one, sized, rows_per_day))
+            table.add_row(*map(escape, row(one, sized, rows_per_day)))
     return table
 
 
@@ -98,11 +103,12 @@ def bytes_text(size: int) -> str:
     return f"{size:,} B" if size < 1000 else f"{size / 1e3:,.0f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
 
 
-def _row(one: Measured, sized: Sized, rows_per_day: int) -> tuple[str, ...]:
+def row(one: Measured, sized: Sized, rows_per_day: int) -> tuple[str, ...]:
+    """A detector at one size, in words."""
     curves = {curve.unit: curve for curve in sized.curves}
     expected = false_alarms(one, sized, rows_per_day)
     return (
-        escape(one.report.step),
+        one.report.step,
         "row" if one.power.by_row else f"{sized.rows:,}",
         least_text(curves.get("sigma")),
         least_text(curves.get("share")),

@@ -20,6 +20,7 @@ from govern.cli._files import write_whole
 from govern.cli._power import Measured, grid, sizes_of, why_not, windows
 from govern.cli._query import query
 from govern.cli._references import recorded, require_one, tell, wanted
+from govern.cli._report import page
 from govern.errors import BadInput, ConfigError
 from govern.frame import Frame
 from govern.pipeline import Pipeline, load_pipelines
@@ -78,6 +79,9 @@ def fit_command(
     sizes: Annotated[
         str, typer.Option("--windows", help="Rows of the windows to say it for: 50,200,1000. The step's own, too.")
     ] = "",
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Page of plots to write, with what --power says: FILE.html.")
+    ] = None,
     rows_per_day: Annotated[int, typer.Option(min=0, help="That come: false alarms are then told by the month.")] = 0,
 ) -> None:
     """Describe a reference in a schema, and fit the detectors of a pipeline from it.
@@ -139,15 +143,18 @@ def fit_command(
     reports = []
     with _progress(console) as progress:
         task = progress.add_task("fitting", total=len(work))
-        for job, report in zip(work, fit(work, frame), strict=True):
+        for job, done in zip(work, fit(work, frame), strict=True):
             progress.update(task, advance=1, description=escape(job.step))
-            reports.append(report)
+            reports.append(done)
     console.print(_grid(reports))
-    if power:
+    if power or report is not None:
         measured = _measured(reports, {one.name: one for one in pipelines}, frame, asked, console)
         console.print(grid(measured, rows_per_day))
         for line in why_not(measured):
             console.print(escape(f"Not measured: {line}"))
+        if report is not None:
+            write_whole(report, [page(measured, frame, origin, rows_per_day).encode()])
+            console.print(f"The report is in {escape(str(report))}.")
     console.print(f"Artifacts are in {escape(str(folder))}, where the pipeline file names them.")
 
 

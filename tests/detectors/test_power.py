@@ -78,9 +78,9 @@ def test_levels_move_by_their_standard_deviation(make_table):
     reference = make_table(5_000, numeric=1, categorical=0, seed=2)
     column = np.round(reference.columns[0] * 3)
     column[:500] = np.nan
-    for values, new in ((reference.columns[0], True), (column, False)):
+    for values, new in ((reference.columns[0], False), (reference.columns[0], True), (column, False)):
         present = values[np.isfinite(values)]
-        shift = LevelShift(reference.schema.names[0], 0, present)
+        shift = LevelShift(reference.schema.names[0], 0, present, within=not new)
         rows = type(reference)(schema=reference.schema, columns=(values,))
         moved = shift.move(rows, 0.5, np.random.default_rng(1)).columns[0]
         assert abs(np.nanmean(moved) - present.mean()) / present.std() == pytest.approx(0.5, abs=0.05)

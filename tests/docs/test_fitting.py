@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -95,6 +96,11 @@ def test_power_as_the_page_asks_for_it(
     told = capsys.readouterr().out
     assert "false alarms / month" in told
     assert "window of 1,000 rows: a reference of 3,333 rows is needed" in told
+    assert _ran(shlex.split(command("--report")), monkeypatch) == 0
+    page = (tmp_path / "fit.html").read_text()
+    for word in ("<svg", "isolation_forest", artifacts.load(Path("artifacts/drift")).digest[:12]):
+        assert word in page
+    assert not re.search("<script|src=|url\\(|@import|https?:", page), "it asks nobody for anything"
 
 
 @pytest.mark.parametrize(
