@@ -78,6 +78,11 @@ class Groups:
     main: Group | None
     refused: tuple[Refusal, ...]
 
+    @property
+    def joined(self) -> frozenset[str]:
+        """The steps for which what they read is joined by request id."""
+        return frozenset(group.steps[0] for group in self.groups if group.joins)
+
 
 def home(pipeline: Pipeline) -> str:
     """The placement of a pipeline, and of those of its steps that name none."""

@@ -17,6 +17,7 @@ from govern.pipeline.check import Kinds
 from govern.pipeline.document import Document
 from govern.pipeline.errors import Where
 from govern.pipeline.graph import edges, graph, reachable
+from govern.pipeline.groups import grouped, is_placed
 from govern.pipeline.references import FLAGGED, Reference, detector_kind, parse
 from govern.pipeline.spec import Batch, DetectorSpec, ModelSpec, Output, PipelineSpec, Step
 
@@ -297,12 +298,13 @@ def undone(document: Document, pipeline: Pipeline) -> list[Problem]:
     ]
     sections += [(("spec", "output"), spec.output)] if spec.output is not None else []
     why = "of each inference it is known what will still come"
+    joined = grouped(pipeline).joined if is_placed(pipeline) else frozenset()
     return [
         document.problem(
             (*where, "joinWindowMs"), "`joinWindowMs` has no use", why, "remove `joinWindowMs`", at_key=True
         )
         for where, section in sections
-        if section.join_window_ms is not None
+        if section.join_window_ms is not None and not (isinstance(section, Step) and section.name in joined)
     ]
 
 

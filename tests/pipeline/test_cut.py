@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,16 +26,26 @@ from tests.runtime.flow.test_flow_property import World, as_tuples, make_spec
 PLACEMENTS = ("gpu", "other", None)
 
 
+@dataclass(frozen=True)
 class Named(World):
     """Its steps look at the names of what they are given, and not at the input that brought it: parts are given that of
     several steps together.
+
+    Attributes:
+        judged: what reached the detector.
     """
+
+    judged: list[Message] = field(default_factory=list)
 
     def answer(self, step: str, visit: int, parts: Sequence[tuple[int, Message]]) -> Message:
         names = [name for _, part in parts for name in part]
         if len(set(names)) < len(names):
             raise Failed(step, visit)
-        return super().answer(step, visit, [(0, {name: part[name] for _, part in parts for name in part})])
+        merged = {name: part[name] for _, part in parts for name in part}
+        if step == "judge":
+            self.judged.append(merged)
+            return {}
+        return super().answer(step, visit, [(0, merged)])
 
 
 def placed(seed: int) -> Pipeline:
@@ -42,6 +53,13 @@ def placed(seed: int) -> Pipeline:
     chance = Random(seed)
     while True:
         spec = make_spec(chance.randint(2, 7), chance.random() < 0.3, chance.randrange(2**32))
+        names = [step["name"] for step in spec["steps"]]
+        judge: dict[str, Any] = {"name": "judge", "detector": {"type": "isolation_forest", "artifact": "a"}}
+        judge["inputs"] = [
+            f"{chance.choice(names)}.outputs{chance.choice(['', '.a'])}" for _ in range(chance.choice([1, 1, 2]))
+        ]
+        judge |= {"triggers": [f"{chance.choice(names)}.outputs.b"]} if chance.random() < 0.3 else {}
+        spec["steps"].insert(chance.randrange(len(names) + 1), judge)
         for step in spec["steps"]:
             step |= {"placement": where} if (where := chance.choice(PLACEMENTS)) else {}
         one = whole(spec)
@@ -131,7 +149,11 @@ def test_the_parts_together_say_what_the_whole_says(one: Pipeline, request: Mess
     if expected is None:
         event("fails as a whole")
         return
+    judged = list(world.judged)
+    world.judged.clear()
     found = ByHand(parts, request, world)
+    assert world.judged == judged
+    event("a detector is given rows" if judged else "a detector is given nothing")
     assert (found.returned, found.visits) == (rest.returned, rest.visits)
     assert found.outputs.pop("p", {}) == expected
     assert not any(found.outputs.values())

@@ -224,6 +224,15 @@ def test_a_part_and_a_pipeline_of_another_file_cannot_have_one_name(tmp_path: Pa
     (both := tmp_path / "both.yaml").write_text(one.read_text() + "---\n" + other.read_text())
     with pytest.raises(PipelineError, match="'p-b' comes twice"):
         load_documents(both)
+    with one.open("a") as file:
+        file.write(
+            "    - {name: c, combiner: {method: mean}, inputs: [a.outputs.t, b.outputs.t], joinWindowMs: 7}\n"
+            "    - {name: d, combiner: {method: mean}, inputs: [c.outputs.output], joinWindowMs: 7}\n"
+        )
+    checked = CliRunner().invoke(app, ["check", str(one)])
+    assert "part p-c, placed nowhere: c, d" in checked.output
+    (unused,) = [line for line in checked.output.splitlines() if "`joinWindowMs` has no use" in line]
+    assert "spec.steps[4].joinWindowMs" in unused
     shown = CliRunner().invoke(app, ["show", str(one)])
     assert "part p-b, placed at gpu: b" in shown.output.splitlines()
     assert any("placed at gpu" in line and "transformer" in line for line in shown.output.splitlines())

@@ -52,12 +52,28 @@ class Together:
         return self._all()
 
     def _all(self) -> list[LoadedPipeline]:
-        taken = {one.plan.name for one in self._of_files}
-        clashing = list(dict.fromkeys(one.whole for one in self._of_fleet.pipelines if one.plan.name in taken))
-        for name in clashing:
-            log.error("pipeline of the fleet refused", pipeline=name, why="a file of this worker holds one of its name")
+        clashing = _clashing(self._of_files, self._of_fleet.pipelines)
+        for name, why in clashing.items():
+            log.error("pipeline of the fleet refused", pipeline=name, why=why)
         self._refused(self._of_fleet.refused | frozenset(clashing))
         return [*self._of_files, *(one for one in self._of_fleet.pipelines if one.whole not in clashing)]
+
+
+def _clashing(of_files: Sequence[LoadedPipeline], of_fleet: Sequence[LoadedPipeline]) -> dict[str, str]:
+    """Those of the fleet that have a name of others, or a part that has one, each with the reason.
+
+    It is the same ones in every worker, whatever of the fleet it saw first.
+    """
+    owners = dict.fromkeys((one.plan.name for one in of_files), "")
+    parts = sorted((one.whole, one.plan.name) for one in of_fleet)
+    for whole, name in (*((whole, whole) for whole, _ in parts), *parts):
+        owners.setdefault(name, whole)
+    why = {"": "a file of this worker holds one of its name"}
+    return {
+        whole: why.get(owners[name], f"its part {name} has the name of another, or of a part of {owners[name]}")
+        for whole, name in parts
+        if owners[name] != whole
+    }
 
 
 def check_together(pipelines: Sequence[LoadedPipeline], namespace: str) -> None:

@@ -24,6 +24,7 @@ from govern.frame import Frame
 from govern.plugins import DETECTORS
 from govern.plugins import load as plugin
 from govern.record import ConfigChange, DeadLetter, Inference, Verdict, decode
+from govern.runtime.chained.linked import link
 from govern.runtime.fleet import follower
 from govern.runtime.fleet.fleet import Fleet
 from govern.runtime.fleet.follower import Follower
@@ -31,6 +32,7 @@ from govern.runtime.fleet.pack import pack
 from govern.runtime.fleet.shelf import shelf
 from govern.runtime.fleet.together import Following, Together
 from govern.runtime.loader import LoadedPipeline, load, load_documented
+from govern.runtime.past import Past
 from govern.runtime.report import Reporter
 from govern.runtime.worker import Worker
 from govern.schema import Feature, FeatureSchema
@@ -158,6 +160,9 @@ async def test_two_workers_judge_what_one_makes_of_the_whole(bus_url: str, uniqu
             pipelines = load(write(folder, namespace, placed=placed))
             async with working(bus, namespace, pipelines, "", *(["gpu"] if placed else [])):
                 found[placed] = await until_judged(bus, namespace, 3 * REQUESTS // WINDOW)
+            running = {one.plan.name: one for one in link(pipelines).pipelines}
+            replayed = [one.outcome async for one in Past(bus, namespace).replay(found[placed], running)]
+            assert replayed == ["identical"] * len(found[placed])
     assert contents(found[True]) == contents(found[False])
     assert {(one.step, one.pipeline) for one in found[False]} == {(step, "p") for step in PARTS}
     assert {(one.step, one.pipeline) for one in found[True]} == set(PARTS.items())
@@ -276,6 +281,15 @@ def test_a_pipeline_of_a_file_that_has_a_parts_name_keeps_the_whole_of_the_fleet
     together.files([own])
     assert [one.plan.name for one in together.fleet(Following(tuple(parts), frozenset()))] == ["p-net"]
     assert refused[-1] == {"p"}
+
+
+def test_a_part_of_the_fleet_never_takes_the_name_of_another(folder: Path, unique: str) -> None:
+    parts, refused = load(write(folder, unique)), list[frozenset[str]]()
+    (other,) = load(write(folder, unique, placed=False))
+    other = replace(other, plan=replace(other.plan, name="p-net"))
+    for order in ((*parts, other), (other, *parts)):
+        assert [one.plan.name for one in Together(refused.append).fleet(Following(order, frozenset()))] == ["p-net"]
+        assert refused[-1] == {"p"}
 
 
 def test_what_runs_elsewhere_need_not_be_here(folder: Path, unique: str) -> None:
