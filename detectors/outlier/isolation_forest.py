@@ -116,8 +116,6 @@ class IsolationForestOutlier(Stored):
     def _restore(self, state: Fitted) -> None:
         self._imputer, self._forest = _from_arrays(state)
         self._state = state
-        # The tree walk is compiled here, so that the first window does not wait for it.
-        self._forest.scores(np.zeros((1, len(state.schema.features))))
 
 
 def _to_arrays(imputer: Imputer, forest: Forest) -> dict[str, Array]:
@@ -131,6 +129,9 @@ def _from_arrays(state: Fitted) -> tuple[Imputer, Forest]:
     arrays = state.arrays()
     try:
         imputer = Imputer(columns=arrays.pop("columns"), fills=arrays.pop("fills"))
-        return imputer, Forest(**arrays, normaliser=state.number("normaliser"))
-    except (KeyError, TypeError) as error:
+        forest = Forest(**arrays, normaliser=state.number("normaliser"))
+        # The tree walk is compiled here, so that the first window does not wait for it.
+        forest.scores(np.zeros((1, len(state.schema.features))))
+        return imputer, forest
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise state.damaged(str(error)) from error

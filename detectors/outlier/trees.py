@@ -1,14 +1,15 @@
-"""Isolation trees as flat arrays, walked by compiled code."""
+"""Isolation trees as flat arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.compiled import compiled
+from detectors.outlier.lockstep import Lockstep
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 LEAF: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Forest:
     """All nodes of all trees, one after the other, t trees and k nodes.
 
@@ -68,11 +69,12 @@ class Forest:
 
     def scores(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(n, d) float64 without NaN -> (n,) float64 in (0, 1], 1 is strangest: scikit-learn's -score_samples."""
-        total = _walk(
-            np.ascontiguousarray(rows, dtype=np.float32),
-            self.roots, self.feature, self.threshold, self.left, self.right, self.length,
-        )  # fmt: skip
+        total = self._lockstep.lengths(np.ascontiguousarray(rows, dtype=np.float32))
         return np.asarray(2.0 ** (-total / self.normaliser), dtype=np.float64)
+
+    @cached_property
+    def _lockstep(self) -> Lockstep:
+        return Lockstep.of(self.roots, self.feature, self.threshold, self.left, self.right, self.length)
 
 
 def average_path_length(n: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -92,25 +94,3 @@ def _depths(left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> np
         if left[node] >= 0:
             depth[left[node]] = depth[right[node]] = depth[node] + 1.0
     return depth
-
-
-def _walk_rows(
-    rows: npt.NDArray[np.float32],
-    roots: npt.NDArray[np.int32],
-    feature: npt.NDArray[np.int32],
-    threshold: npt.NDArray[np.float64],
-    left: npt.NDArray[np.int32],
-    right: npt.NDArray[np.int32],
-    length: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    total = np.zeros(rows.shape[0])
-    for root in roots:  # tree by tree, so that one tree at a time stays in the processor's nearest cache
-        for row in range(rows.shape[0]):
-            node = root
-            while feature[node] >= 0:
-                node = left[node] if rows[row, feature[node]] <= threshold[node] else right[node]
-            total[row] += length[node]
-    return total
-
-
-_walk = compiled(_walk_rows)

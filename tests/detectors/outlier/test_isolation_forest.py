@@ -9,10 +9,11 @@ import pytest
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
+from detectors.base import Fitted
 from detectors.outlier.held_out import split
 from detectors.outlier.isolation_forest import IsolationForestOutlier
 from detectors.outlier.trees import Forest, average_path_length
-from govern.errors import BadInput
+from govern.errors import ArtifactError, BadInput
 from govern.frame import MISSING, UNSEEN, Frame
 
 
@@ -28,6 +29,44 @@ def test_walk_agrees_with_scikit_learn(seed, options):
     forest = IsolationForest(random_state=seed, **options).fit(rows)
     probes = np.vstack((rows, rng.normal(size=(300, 6)) * 4, np.full((1, 6), 1e30)))
     np.testing.assert_allclose(Forest.of(forest).scores(probes), -forest.score_samples(probes), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_samples": 2}, {"max_samples": 300, "n_estimators": 9}])
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_rows_that_descend_together_end_where_each_does(options, count):
+    """To the last bit, also where a value equals a threshold, which is a float64 that no float32 need be."""
+    rng = np.random.default_rng(count)
+    forest = Forest.of(IsolationForest(random_state=1, **options).fit(rng.normal(size=(400, 5))))
+    probes = rng.normal(size=(count, 5)) * 2
+    inner = np.flatnonzero(forest.feature >= 0)
+    node = inner[count]
+    probes[0, forest.feature[node]] = forest.threshold[node]
+    totals = []
+    for row in probes.astype(np.float32):
+        total = 0.0
+        for node in forest.roots.tolist():
+            while (column := forest.feature[node]) >= 0:
+                node = forest.left[node] if float(row[column]) <= forest.threshold[node] else forest.right[node]
+            total += forest.length[node]
+        totals.append(total)
+    assert forest.scores(probes).tolist() == (2.0 ** (-np.array(totals) / forest.normaliser)).tolist()
+
+
+def test_an_artifact_whose_trees_are_none_is_refused(make_table):
+    detector = IsolationForestOutlier(n_estimators=3).fit(make_table(400, seed=1))
+    for name, change in (("left", 1), ("right", 10**6), ("roots", 2)):
+        arrays = detector._state.arrays()
+        arrays[name] = arrays[name] + np.array(change, dtype=np.int32)
+        changed = Fitted.of(
+            make_table(400, seed=1),
+            method="isolation_forest",
+            state_version=1,
+            params={},
+            arrays=arrays,
+            extra={"threshold": 0.5, "normaliser": 1.0},
+        )
+        with pytest.raises(ArtifactError, match="holds no state that it can read"):
+            IsolationForestOutlier()._restore(changed)
 
 
 @pytest.mark.parametrize("seed", range(3))
