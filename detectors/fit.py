@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detectors import artifacts
+from detectors.lineage import before, record
 from govern import plugins
 from govern.detection import Detector
 from govern.errors import BadInput, ConfigError
@@ -91,8 +93,11 @@ def jobs(pipeline: Pipeline, folder: Path) -> list[Job]:
     return found
 
 
-def fit(work: Sequence[Job], reference: Frame) -> Iterator[Report]:
+def fit(work: Sequence[Job], reference: Frame, *, lineage: Mapping[str, Any] | None = None) -> Iterator[Report]:
     """Fit, store and read back one detector after the other, yielding each when it is done.
+
+    Args:
+        lineage: where the reference comes from, for the manifests (`detectors.lineage`); None: they say nothing.
 
     Raises:
         BadInput: the reference does not serve (`require_usable` finds what can be known before fitting).
@@ -102,7 +107,10 @@ def fit(work: Sequence[Job], reference: Frame) -> Iterator[Report]:
     for job in work:
         began = time.perf_counter()
         detector = job.detector.fit(reference)
+        replaced = before(job.path)
         artifacts.save(detector, job.path)
+        if lineage is not None:
+            record(job.path, replaced, lineage)
         seconds = time.perf_counter() - began
         stored = artifacts.load(job.path)
         threshold = stored.score(reference.take(slice(0, max(stored.min_instances, 1)))).threshold

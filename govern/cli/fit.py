@@ -13,20 +13,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 
-from detectors.fit import Report, draft_or_kept, fit, jobs, require_usable
+from detectors.fit import Report, fit, jobs, require_usable
 from detectors.power import power as measure
+from govern.bus.topics import topic
 from govern.cli._common import BusOption, NamespaceOption
 from govern.cli._files import write_whole
 from govern.cli._power import Measured, grid, sizes_of, why_not, windows
 from govern.cli._query import query
-from govern.cli._references import recorded, require_one, tell, wanted
+from govern.cli._references import of_file, of_table, of_topic, recorded, require_one, tell, wanted
 from govern.cli._report import page
+from govern.cli._times import ranges
 from govern.errors import BadInput, ConfigError
 from govern.frame import Frame
 from govern.pipeline import Pipeline, load_pipelines
 from govern.pipeline.graph import fed, graph
 from govern.schema import FeatureSchema
-from govern.table import frame_of, read
+from govern.table import read
 
 #: The schema's file where no pipeline names another.
 SCHEMA_FILE: Final = "schema.yaml"
@@ -73,6 +75,15 @@ def fit_command(
         str, typer.Option("--from", help="Answers given then or later: a time (RFC 3339), or partition:offset.")
     ] = "",
     until: Annotated[str, typer.Option("--to", help="Answers given before this time or place.")] = "",
+    exclude_range: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude-range", help="Time whose rows are left out: 2025-12-24T00:00:00Z/2025-12-27T00:00:00Z."
+        ),
+    ] = None,
+    time_column: Annotated[
+        str, typer.Option("--time-column", help="Of a table: the column that has each row's time; no input.")
+    ] = "",
     power: Annotated[
         bool, typer.Option("--power", help="Say how small a shift each detector sees, its false alarms and its cost.")
     ] = False,
@@ -89,7 +100,7 @@ def fit_command(
     The schema is inferred when its file does not exist; a file that is there is kept as it is, so edit it freely.
     """
     require_one(reference, from_topic=from_topic, bus=bus, sql=sql, query=query_text)
-    asked = windows(sizes)
+    asked, left_out = windows(sizes), ranges(exclude_range or [])
     console = Console(highlight=False, soft_wrap=True)
     outputs = dict(_output(one) for one in output or [])
     pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
@@ -101,37 +112,39 @@ def fit_command(
     path = schema or folder / ((pipelines[0].spec.schema_path if pipelines else None) or SCHEMA_FILE)
     marks = {"protected": protected or [], "pii": pii or []}
     if not from_topic:
-        table = read(reference) if reference is not None else query(sql, query_text)
-        if rows:
-            table = table.sample(rows, seed=seed)
-        described, kept = draft_or_kept(table, path, model, exclude=exclude or [], outputs=outputs, **marks)
-        frame, origin = frame_of(table, described, outputs), f"{len(table):,} rows of {table.origin}"
+        found = of_table(
+            read(reference) if reference is not None else query(sql, query_text),
+            of_file(reference) if reference is not None else None,
+            model,
+            path,
+            **marks,
+            query=query_text,
+            exclude=exclude or [],
+            outputs=outputs,
+            time_column=time_column,
+            ranges=left_out,
+            rows=rows,
+            seed=seed,
+        )
     else:
-        _require_no_columns(exclude, outputs)
+        _require_no_columns(exclude, outputs, time_column)
         services = {one.spec.source.service for one in pipelines if one.spec.source is not None}
         if not service and len(services) == 1:
             (service,) = services
         needed = {name for job in work for name in job.detector.needs_outputs}
+        asked_of = wanted(model, service, revision, since, until, left_out)
         with _progress(console) as progress:
-            described, kept, found = recorded(
-                bus,
-                namespace,
-                wanted(model, service, revision, since, until),
-                path,
-                **marks,
-                rows=rows,
-                seed=seed,
-                outputs=needed,
-                progress=progress,
+            drawn = recorded(
+                bus, namespace, asked_of, path, **marks, rows=rows, seed=seed, outputs=needed, progress=progress
             )
-        tell(found.left_out, console)
-        frame = found.frame
-        origin = f"{len(frame):,} of {found.rows:,} rows of {found.inferences:,} inferences of {model}"
+        found = of_topic(drawn, asked_of, topic(namespace, "inferences"), seed)
+    tell(found, console)
+    frame, described = found.frame, found.schema
     if work:
         require_usable(work, frame)
-    if not kept:
+    if not found.kept:
         write_whole(path, [described.to_yaml().encode()])
-    console.print(_said_of_schema(described, path, origin, kept=kept))
+    console.print(_said_of_schema(described, path, found.origin, kept=found.kept))
     left = [
         one.name for each in pipelines for one in each.spec.steps if one.detector and one.name not in fitted[each.name]
     ]
@@ -143,7 +156,7 @@ def fit_command(
     reports = []
     with _progress(console) as progress:
         task = progress.add_task("fitting", total=len(work))
-        for job, done in zip(work, fit(work, frame), strict=True):
+        for job, done in zip(work, fit(work, frame, lineage=found.lineage), strict=True):
             progress.update(task, advance=1, description=escape(job.step))
             reports.append(done)
     console.print(_grid(reports))
@@ -153,7 +166,7 @@ def fit_command(
         for line in why_not(measured):
             console.print(escape(f"Not measured: {line}"))
         if report is not None:
-            write_whole(report, [page(measured, frame, origin, rows_per_day).encode()])
+            write_whole(report, [page(measured, frame, found.origin, rows_per_day).encode()])
             console.print(f"The report is in {escape(str(report))}.")
     console.print(f"Artifacts are in {escape(str(folder))}, where the pipeline file names them.")
 
@@ -197,10 +210,10 @@ def _output(text: str) -> tuple[str, str]:
     return name, column
 
 
-def _require_no_columns(exclude: Sequence[str] | None, outputs: Mapping[str, str]) -> None:
-    if exclude or outputs:
+def _require_no_columns(exclude: Sequence[str] | None, outputs: Mapping[str, str], time_column: str) -> None:
+    if exclude or outputs or time_column:
         raise BadInput(
-            "--exclude and --output name columns of a table",
+            "--exclude, --output and --time-column name columns of a table",
             why="a topic has requests, of which every column is an input, and responses, whose tensors have names",
             fix="leave them out",
         )

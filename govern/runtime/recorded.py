@@ -47,12 +47,15 @@ class Wanted:
     Attributes:
         service, revision: "" = any.
         within: whether a message of an inference lies between the ends that were asked for.
+        left_out: ranges of t_response, nanoseconds since the epoch, first and end: what was answered then is counted,
+            and no reference.
     """
 
     model: str
     service: str = ""
     revision: str = ""
     within: Callable[[Message, Inference], bool] = lambda message, inference: True
+    left_out: Sequence[tuple[int, int]] = ()
 
     def takes(self, message: Message, inference: Inference) -> bool:
         return (
@@ -283,6 +286,8 @@ def _usable(message: Message, wanted: Wanted, left_out: LeftOut) -> Inference | 
         return None
     if found.synthetic:
         left_out.add("are synthetic", message)
+    elif any(first <= found.t_response < end for first, end in wanted.left_out):
+        left_out.add("were answered in a range that is left out", message)
     elif not answered(found):
         left_out.add("were not answered", message)
     else:

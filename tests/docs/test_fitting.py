@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import shlex
@@ -77,10 +78,17 @@ def test_the_example_as_the_page_shows_it(
     assert "Left out of the topic: 1 are no records" in told.out
     assert "2 features (1 categorical, 1 numeric), from 2,000 of 2,160 rows of 540 inferences of income" in told.out
     assert len(load_pipelines(Path("people.yaml"), artifacts=True)) == 1
+    told = json.loads(Path("artifacts/drift/artifact.json").read_text())["lineage"]
+    assert told["source"]["topic"] == "govern.default.inferences"
+    assert set(told["source"]["offsets"]) <= {"0", "1"}
+    assert told["times"][0] == "2026-11-20T00:00:01Z"
     digests = [artifacts.load(Path("artifacts") / step).digest for step in ("drift", "outlier")]
     assert _ran(words, monkeypatch) == 0, "the schema is kept now"
     assert [artifacts.load(Path("artifacts") / step).digest for step in ("drift", "outlier")] == digests
     capsys.readouterr()
+    assert _ran([*words, "--exclude-range", "2026-11-20T00:00:00Z/2026-11-20T00:01:40Z"], monkeypatch) == 0
+    # The first hundred seconds, of which every tenth call is synthetic.
+    assert "Left out of the topic: 90 were answered in a range that is left out" in capsys.readouterr().out
     assert _ran([*words, "--from", "2026-11-30T00:00:00Z"], monkeypatch) != 0
     assert "none can be used: 1 are no records" in capsys.readouterr().err
 
@@ -101,6 +109,37 @@ def test_power_as_the_page_asks_for_it(
     for word in ("<svg", "isolation_forest", artifacts.load(Path("artifacts/drift")).digest[:12]):
         assert word in page
     assert not re.search("<script|src=|url\\(|@import|https?:", page), "it asks nobody for anything"
+
+
+def test_lineage_as_the_page_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "people.yaml").write_text(blocks("yaml", PAGE)[0])
+    monkeypatch.chdir(tmp_path)
+    write_people(tmp_path / "people.csv", 500)
+    lines = (tmp_path / "people.csv").read_text().splitlines()
+    # Every four hours from 1 December on: 18 of them lie in the three days that are left out.
+    times = [np.datetime64("2026-12-01T00:00:00") + np.timedelta64(4 * hours, "h") for hours in range(500)]
+    told = [f"{line},{time}Z" for line, time in zip(lines[1:], times, strict=True)]
+    (tmp_path / "calls.csv").write_text("\n".join([f"{lines[0]},at", *told, ""]))
+    words = shlex.split(command("--exclude-range"))
+    assert _ran(words, monkeypatch) == 0
+    assert "Left out of the table: 18 rows" in capsys.readouterr().out
+    first = json.loads((tmp_path / "artifacts/drift/artifact.json").read_text())["lineage"]
+    digest = artifacts.load(Path("artifacts/drift")).digest
+    assert first["source"] == {
+        "path": "calls.csv", "sha256": hashlib.sha256((tmp_path / "calls.csv").read_bytes()).hexdigest(),
+    }  # fmt: skip
+    assert (first["version"], first["rows"], first["seed"]) == (1, 482, 0)
+    assert first["excluded"] == ["2026-12-24T00:00:00Z/2026-12-27T00:00:00Z"]
+    assert first["times"] == ["2026-12-01T00:00:00Z", "2027-02-22T04:00:00Z"]
+
+    assert _ran(words, monkeypatch) == 0, "the same again"
+    again = json.loads((tmp_path / "artifacts/drift/artifact.json").read_text())["lineage"]
+    assert (again["version"], "parent" in again) == (1, False)
+    assert _ran([*words, "--rows", "400"], monkeypatch) == 0
+    third = json.loads((tmp_path / "artifacts/drift/artifact.json").read_text())["lineage"]
+    assert (third["version"], third["parent"], third["rows"]) == (2, digest, 400)
 
 
 @pytest.mark.parametrize(
