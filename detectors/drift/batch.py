@@ -73,21 +73,23 @@ def _largest_distances(references: Sequence[Floats], sizes: Floats, rows: Floats
     m = rows.shape[1]
     places = np.append(np.arange(0, m - 1, _STRIDE), m - 1)
     bounds = np.arange(len(references) + 1)
-    share, tied = _looked_up(references, sizes, rows[:, places], bounds)
+    under, tied = _looked_up(references, rows[:, places], bounds)
+    share = under / sizes[:, None]
     distance = np.maximum((share - places / m).max(axis=1), ((places + 1) / m - share).max(axis=1))
     most = np.maximum(share[:, 1:] - (places[:-1] + 1) / m, places[1:] / m - share[:, :-1])
     which, stretch = np.nonzero(most > distance[:, None])
     if len(which):
         between = np.minimum(places[stretch][:, None] + _BETWEEN, m - 1)
-        share, again = _looked_up(references, sizes, rows[which[:, None], between], which.searchsorted(bounds))
+        under, again = _looked_up(references, rows[which[:, None], between], which.searchsorted(bounds))
+        share = under / sizes[which][:, None]
         np.maximum.at(distance, which, (share - between / m).max(axis=1))
         np.maximum.at(distance, which, ((between + 1) / m - share).max(axis=1))
         np.logical_or.at(tied, which, again)
     return distance, tied
 
 
-def _looked_up(references: Sequence[Floats], sizes: Floats, keys: Floats, bounds: Ranks) -> tuple[Floats, Bools]:
-    """(j, l) the share of a reference that is below each of (j, l) keys; (j,) whether one of them is in it.
+def _looked_up(references: Sequence[Floats], keys: Floats, bounds: Ranks) -> tuple[Floats, Bools]:
+    """(j, l) how many of a reference are below each of (j, l) keys; (j,) whether one of them is in it.
 
     Args:
         bounds: (k + 1,), reference i is asked for the keys from row bounds[i] to bounds[i + 1].
@@ -97,8 +99,7 @@ def _looked_up(references: Sequence[Floats], sizes: Floats, keys: Floats, bounds
         ranks = reference.searchsorted(keys[start:end])
         under[start:end] = ranks
         next_to[start:end] = reference.take(ranks, mode="clip")
-    of = np.repeat(sizes, np.diff(bounds))
-    return under / of[:, None], (next_to == keys).any(axis=1)
+    return under, (next_to == keys).any(axis=1)
 
 
 def _cramer_von_mises(tests: Sequence[CramerVonMises], window: Frame, how: Settings) -> list[Outcome]:
@@ -109,8 +110,7 @@ def _cramer_von_mises(tests: Sequence[CramerVonMises], window: Frame, how: Setti
         places = np.array(block)[whole].tolist()
         references = [tests[place].reference for place in places]
         sizes = np.array([len(one.values) for one in references], dtype=np.float64)
-        share, tied = _looked_up([one.values for one in references], sizes, rows[whole], np.arange(len(places) + 1))
-        under = np.rint(share * sizes[:, None])
+        under, tied = _looked_up([one.values for one in references], rows[whole], np.arange(len(places) + 1))
         # Rank less place is how many of the other sample are below. Of the reference's values, n - under are above the
         # window's i-th and count it; the square of a number is the sum of the odd numbers below its double.
         of_reference = sizes * m * m - under @ (2 * np.arange(m) + 1.0)

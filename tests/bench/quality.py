@@ -39,7 +39,7 @@ SIZES = (20, 50, 200, 1000)
 #: Alarms above the bound come by chance in one of a thousand cells of the table.
 SURE = 0.999
 NATIVE = ("ks", "cvm", "chi_squared", "fet", "tabular", "psi", "jensen_shannon", "hellinger", "l_infinity")
-NATIVE += ("wasserstein", "data_quality", "classifier")
+NATIVE += ("wasserstein", "sketched", "data_quality", "classifier")
 #: Of the census, whose rows carry what a model answered. A row moved by hand keeps its answer: these see no move.
 OF_OUTPUTS = ("prediction_drift", "model_uncertainty")
 NATIVE += OF_OUTPUTS
