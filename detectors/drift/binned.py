@@ -95,8 +95,17 @@ class Guide:
         """Add (n,) numbers to (2 + k,) int64 counts, those that are missing first; widen (2,) ends to hold them."""
         from detectors.drift.counting import count  # numba, which the other tests of a battery do without
 
-        column = np.ascontiguousarray(column, dtype=np.float64)
-        count(column, self.edges, self.centre, self.base, self.reach, self.before, counts, ends)
+        # A copy can be written to: for what cannot, all would be compiled once more, while a window waits.
+        count(
+            np.array(column, dtype=np.float64),
+            self.edges,
+            self.centre,
+            self.base,
+            self.reach,
+            self.before,
+            counts,
+            ends,
+        )
 
 
 @dataclass(frozen=True, slots=True)
