@@ -30,7 +30,6 @@ def cut(pipeline: Pipeline, *, kinds: Kinds = detector_kind) -> tuple[Pipeline, 
     if not is_placed(pipeline):
         return (pipeline,)
     groups = grouped(pipeline, kinds=kinds)
-    assert not groups.refused, "what cannot be cut was refused before"
     names = part_names(pipeline, groups)
     return tuple(_Part(pipeline, groups, names, at).pipeline() for at in range(len(names)))
 

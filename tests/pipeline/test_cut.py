@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from govern.pipeline import PipelineError
 from govern.pipeline.chain import ring
+from govern.pipeline.checks.placed import refusals
 from govern.pipeline.cut import cut
-from govern.pipeline.groups import grouped
 from govern.pipeline.load import load_pipelines
 from govern.pipeline.spec import Pipeline
 from tests.runtime.flow.interpreter import Failed, Message, interpret
@@ -63,7 +63,7 @@ def placed(seed: int) -> Pipeline:
         for step in spec["steps"]:
             step |= {"placement": where} if (where := chance.choice(PLACEMENTS)) else {}
         one = whole(spec)
-        if not grouped(one).refused and len(cut(one)) > 1:
+        if not refusals(one) and len(cut(one)) > 1:
             return one
 
 

@@ -55,11 +55,12 @@ def test_steps_of_one_placement_that_can_run_together_do(tmp_path: Path) -> None
         " tensorMap: {c.outputs.t: v}}\n"
         "    - {name: e, transformer: {callable: 'x:f'}, inputs: [d.outputs.t, m1.outputs.y], joinWindowMs: 7}\n"
         "    - {name: g, transformer: {callable: 'x:f'}, inputs: [d.outputs.t], triggers: [p.inputs, a.outputs.v]}\n"
+        "    - {name: h, transformer: {callable: 'x:f'}, inputs: [a.outputs.w, p.inputs.x], inputsJoinType: any}\n"
         "  output: {steps: [g]}\n"
     )
     parts = {part.name: part for part in cut(load(tmp_path, rest), kinds=kinds)}
     assert {name: [step.name for step in part.spec.steps] for name, part in parts.items()} == {
-        "p-a": ["m1", "a"],
+        "p-a": ["m1", "a", "h"],
         "p-b": ["b", "c"],
         "p-d": ["d"],
         "p-e": ["e"],
@@ -178,7 +179,7 @@ CASES = [
     (
         f"{{name: c, {F}, inputs: [a.outputs, d.outputs], inputsJoinType: any}}\n"
         f"    - {{name: d, {F}, inputs: [c.outputs.t], placement: gpu}}\n  allowCycles: true",
-        "steps[3]",
+        "steps[4]",
         "place all of its steps alike",
     ),
     (
