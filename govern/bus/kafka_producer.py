@@ -119,6 +119,8 @@ class KafkaProducer:
     async def begin(self) -> None:
         async with kafka_errors(self._name, timeout_s=self._timeout_s):
             await self._producer.begin_transaction()
+            # Set when the transaction ends, in an error too; nobody asks for it when we are told by another call.
+            self._producer._txn_manager._transaction_waiter.add_done_callback(_note_outcome)
 
     async def add_offsets(self, group: str, offsets: Mapping[Partition, int]) -> None:
         async with kafka_errors(self._name, timeout_s=self._timeout_s):
@@ -158,15 +160,19 @@ def _fill(batch: object, messages: Sequence[Outgoing]) -> int:
     return len(messages)
 
 
-def _note_outcome(batch: asyncio.Future[object]) -> None:
-    """Nobody asks for the outcome of a batch whose transaction is aborted; asyncio would log that."""
-    if not batch.cancelled():
-        batch.exception()
+def _note_outcome(done: asyncio.Future[object]) -> None:
+    """Nobody asks for the outcome of a transaction that is given up, or of its batches; asyncio would log that."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def _discard(producer: AIOKafkaProducer) -> None:
     """aiokafka's `stop` waits without end for batches that it cannot deliver; so they are failed first."""
     producer._message_accumulator.fail_all(ProducerClosed())
+    # An error that follows another has a waiter of its own, which `begin` has not seen.
+    waiter = producer._txn_manager._transaction_waiter
+    if waiter is not None:
+        waiter.add_done_callback(_note_outcome)
     try:
         async with asyncio.timeout(_STOP_S):
             await producer.stop()
