@@ -153,3 +153,8 @@ class StatefulDetector(Detector, Protocol):
 def remembers(detector: Detector) -> TypeGuard[StatefulDetector]:
     """Whether what a detector says depends on the windows before. `isinstance` would read every property."""
     return hasattr(detector, "advance")
+
+
+def tells_shares(detector: Detector) -> bool:
+    """Whether the `InstanceScores` of this fitted detector always have shares: its attribute `tells_shares`, if any."""
+    return bool(getattr(detector, "tells_shares", False))

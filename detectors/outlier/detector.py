@@ -57,6 +57,8 @@ class OutlierDetector(Stored):
     kind: Final[Kind] = "outlier"
     min_instances = 1
     needs_outputs: Final[tuple[str, ...]] = ()
+    #: Whether the fitted model tells what each feature brings to a score (`govern.detection.tells_shares`).
+    tells_shares = False
 
     def __init__(self, *, contamination: float, seed: int, **params: Param) -> None:
         self.contamination = require_fraction("contamination", contamination, method=self.method)
@@ -144,7 +146,7 @@ class OutlierDetector(Stored):
         # What is compiled at its first call is compiled here, so that the first window does not wait for it.
         one = np.zeros((1, len(self._coding.centres)))
         self._model.scores(one)
-        self._model.parts(one)
+        self.tells_shares = self._model.parts(one) is not None
 
 
 def _fields_of(value: Coding | Model | type[Coding]) -> list[str]:

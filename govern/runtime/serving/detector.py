@@ -9,15 +9,17 @@ import numpy as np
 
 from govern.codecs.frames import to_frame
 from govern.codecs.tensor import Tensor, objects
-from govern.detection import InstanceScores, WindowScores
+from govern.detection import InstanceScores, WindowScores, tells_shares
 from govern.errors import DecodeError
 from govern.frame import Frame
-from govern.record import FeatureResult, Kind
+from govern.record import FeatureResult
 from govern.runtime.serving.model import VERSION_DIGITS, ModelMetadata, TensorMetadata, feature_inputs
 from govern.runtime.serving.step import DetectorStep
 
 #: What a drift step calls a test that is of the window as a whole and not of one feature.
 WHOLE: Final = "*"
+#: `InstanceScores.shares`: features in the order of the schema, zeros in rows that are not flagged.
+SHARES: Final = "instance_shares"
 
 _PLATFORM: Final = "govern_detector"
 
@@ -38,7 +40,7 @@ class DetectorModel:
         self.metadata = ModelMetadata(
             name=name,
             inputs=tuple(inputs),
-            outputs=_outputs(step.kind),
+            outputs=_outputs(step),
             versions=(step.detector.digest[:VERSION_DIGITS],),
             platform=_PLATFORM,
         )
@@ -65,21 +67,24 @@ class DetectorModel:
             outputs={one.name: _matrix(one, len(frame)) for one in compared},
         )
         scores = step.score(whole)
-        return _drift(scores) if isinstance(scores, WindowScores) else _instances(step.kind, scores)
+        return _drift(scores) if isinstance(scores, WindowScores) else _instances(step, scores)
 
 
-def _outputs(kind: Kind) -> tuple[TensorMetadata, ...]:
-    if kind == "drift":
+def _outputs(step: DetectorStep) -> tuple[TensorMetadata, ...]:
+    if step.kind == "drift":
         per_feature = [("feature", "BYTES"), ("p_value", "FP64"), ("statistic", "FP64"), ("threshold", "FP64")]
         return (
             TensorMetadata(name="is_drift", datatype="BOOL", shape=(1,)),
             *(TensorMetadata(name=name, datatype=datatype, shape=(-1,)) for name, datatype in per_feature),
         )
-    return (
-        TensorMetadata(name=f"is_{kind}", datatype="BOOL", shape=(-1,)),
+    outputs = (
+        TensorMetadata(name=f"is_{step.kind}", datatype="BOOL", shape=(-1,)),
         TensorMetadata(name="instance_score", datatype="FP64", shape=(-1,)),
         TensorMetadata(name="threshold", datatype="FP64", shape=(1,)),
     )
+    if not tells_shares(step.detector):
+        return outputs
+    return (*outputs, TensorMetadata(name=SHARES, datatype="FP64", shape=(-1, len(step.detector.schema.features))))
 
 
 def _drift(scores: WindowScores) -> list[Tensor]:
@@ -94,12 +99,16 @@ def _drift(scores: WindowScores) -> list[Tensor]:
     ]
 
 
-def _instances(kind: Kind, scores: InstanceScores) -> list[Tensor]:
-    return [
-        Tensor(f"is_{kind}", "BOOL", scores.flagged),
+def _instances(step: DetectorStep, scores: InstanceScores) -> list[Tensor]:
+    tensors = [
+        Tensor(f"is_{step.kind}", "BOOL", scores.flagged),
         Tensor("instance_score", "FP64", scores.scores),
         Tensor("threshold", "FP64", np.array([scores.threshold])),
     ]
+    # Only what the metadata promise: a client may lay out its answer by them.
+    if scores.shares is not None and tells_shares(step.detector):
+        tensors.append(Tensor(SHARES, "FP64", scores.shares))
+    return tensors
 
 
 def _matrix(tensor: Tensor, rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
