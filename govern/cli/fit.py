@@ -22,6 +22,7 @@ from govern.cli._power import Measured, grid, sizes_of, why_not, windows
 from govern.cli._query import query
 from govern.cli._references import of_file, of_table, of_topic, recorded, require_one, tell, wanted
 from govern.cli._report import page
+from govern.cli._suggestion import new_file, write_suggestion
 from govern.cli._times import ranges
 from govern.errors import BadInput, ConfigError
 from govern.frame import Frame
@@ -84,6 +85,12 @@ def fit_command(
     time_column: Annotated[
         str, typer.Option("--time-column", help="Of a table: the column that has each row's time; no input.")
     ] = "",
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Write a schema and a pipeline file (--pipeline) that fit the rows.")
+    ] = False,
+    detect: Annotated[
+        float, typer.Option(min=0.01, help="Of --suggest: the shift to see in 80 % of windows, in standard deviations.")
+    ] = 0.2,
     power: Annotated[
         bool, typer.Option("--power", help="Say how small a shift each detector sees, its false alarms and its cost.")
     ] = False,
@@ -103,7 +110,9 @@ def fit_command(
     asked, left_out = windows(sizes), ranges(exclude_range or [])
     console = Console(highlight=False, soft_wrap=True)
     outputs = dict(_output(one) for one in output or [])
-    pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None else []
+    if suggest:
+        pipeline = new_file(pipeline, out)
+    pipelines = load_pipelines(pipeline, schema=False) if pipeline is not None and not suggest else []
     model, pipelines = _of_model(model, pipelines, pipeline)
     folder = _folder(out, pipeline)
     fitted = {one.name: _fitted(one, step or []) for one in pipelines}
@@ -140,6 +149,15 @@ def fit_command(
         found = of_topic(drawn, asked_of, topic(namespace, "inferences"), seed)
     tell(found, console)
     frame, described = found.frame, found.schema
+    if suggest:
+        assert pipeline is not None
+        with _progress(console) as progress:
+            task = progress.add_task("windows", total=None)
+            write_suggestion(
+                found, path, pipeline, model, service, detect, rows_per_day, console,
+                lambda rows: progress.update(task, advance=1, description=f"window of {rows:,} rows"),
+            )  # fmt: skip
+        return
     if work:
         require_usable(work, frame)
     if not found.kept:

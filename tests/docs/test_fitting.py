@@ -142,6 +142,31 @@ def test_lineage_as_the_page_tells_it(
     assert (third["version"], third["parent"], third["rows"]) == (2, digest, 400)
 
 
+def test_what_is_suggested_can_be_checked_and_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_people(tmp_path / "people.csv", 1_000)
+    lines = (tmp_path / "people.csv").read_text().splitlines()
+    rows = [f"{line},{number},7" for number, line in enumerate(lines[1:])]
+    (tmp_path / "people.csv").write_text("\n".join([f"{lines[0]},id,seven", *rows, ""]))
+    words = shlex.split(command("--suggest"))
+    assert _ran(words, monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert "Left out of the schema: id, a different whole number in each row" in told
+    assert "Left out of the schema: seven, the same value in all rows" in told
+    (pipeline,) = load_pipelines(tmp_path / "suggested.yaml")
+    assert [one.detector.type for one in pipeline.spec.steps if one.detector] == [
+        "tabular", "data_quality", "mmd", "isolation_forest",
+    ]  # fmt: skip
+    assert {one.batch.size for one in pipeline.spec.steps if one.batch} <= {75, 100, 150, 200, 300}
+    assert _ran(["govern", "pipeline", "check", "suggested.yaml"], monkeypatch) == 0
+    assert _ran(["govern", "fit", "people.csv", "--pipeline", "suggested.yaml"], monkeypatch) == 0
+    assert artifacts.load(Path("artifacts/drift")).schema.names == ("age", "job")
+    assert _ran(words, monkeypatch) == 2, "a file that is there stays"
+    assert "suggested.yaml is there already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
