@@ -14,6 +14,7 @@ import yaml
 RUNBOOKS = "docs/runbooks/"
 
 _VERDICT_LABELS = "namespace, service, model, revision, endpoint, pipeline, step"
+_STEP = "namespace, pipeline, step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,16 @@ def _grows(counter: str, by: str, window: str) -> str:
     )
 
 
+def _flagged_above_stated(window: str) -> str:
+    """More than twice the stated share, and by five standard deviations of a binomial count."""
+    flagged, judged = (
+        f"sum by ({_STEP}) (increase({counter}[{window}]))"
+        for counter in ("govern_flagged_instances_total", "govern_instances_total")
+    )
+    stated = f"max by ({_STEP}) (govern_stated_contamination_ratio)"
+    return f"{flagged} > 2 * {stated} * {judged} + 5 * sqrt({stated} * (1 - {stated}) * {judged})"
+
+
 ALERTS = (
     Alert(
         name="GovernDriftDetected",
@@ -60,6 +71,16 @@ ALERTS = (
         summary="{{ $labels.model }} of {{ $labels.service }} sees other data than it was trained on",
         description="Step {{ $labels.step }} of pipeline {{ $labels.pipeline }} ({{ $labels.namespace }}): the newest "
         "window differs from the reference.",
+    ),
+    Alert(
+        name="GovernFlaggedShareHigh",
+        expr=_flagged_above_stated("1d"),
+        hold="15m",
+        severity="warning",
+        runbook="flagged-share-high",
+        summary="Step {{ $labels.step }} of {{ $labels.pipeline }} flags far more rows than its detector states",
+        description="Over the last day it ({{ $labels.namespace }}) flagged more than twice the stated contamination, "
+        "beyond what chance gives. Its threshold no longer fits the rows.",
     ),
     Alert(
         name="GovernCaptureLosingRecords",

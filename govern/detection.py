@@ -158,3 +158,10 @@ def remembers(detector: Detector) -> TypeGuard[StatefulDetector]:
 def tells_shares(detector: Detector) -> bool:
     """Whether the `InstanceScores` of this fitted detector always have shares: its attribute `tells_shares`, if any."""
     return bool(getattr(detector, "tells_shares", False))
+
+
+def stated_contamination(detector: Detector) -> float | None:
+    """The share of rows like its reference's that an outlier detector was fitted to flag, at most: its parameter
+    `contamination`; None where it has none."""
+    stated = getattr(detector, "contamination", None) if detector.kind == "outlier" else None
+    return stated if isinstance(stated, float) else None

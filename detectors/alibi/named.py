@@ -70,6 +70,12 @@ class Named(Held):
         return self.spec.name
 
     @property
+    def contamination(self) -> float | None:
+        """The share of the reference that may be flagged; None of a detector that is not told it."""
+        stated = self.params.get("contamination")
+        return None if stated is None else float(stated)
+
+    @property
     def _correction(self) -> str:
         return str(self.params.get("correction", "none"))
 

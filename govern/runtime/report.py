@@ -8,8 +8,10 @@ from typing import Final, NamedTuple
 from opentelemetry.trace import SpanKind, Tracer
 from prometheus_client import Counter, Histogram
 
+from govern.detection import stated_contamination
 from govern.record import DeadLetter, Inference, Verdict
 from govern.runtime.chained.tasks import Made
+from govern.runtime.loader import LoadedPipeline
 from govern.runtime.task import Effects
 from govern.telemetry import spans
 from govern.telemetry.metrics import Metrics, labels
@@ -53,6 +55,7 @@ class Reporter:
         self._metrics = metrics
         self._tracer = tracer
         self._standing: set[tuple[str, ...]] = set()
+        self._stated: set[tuple[str, ...]] = set()
 
     def lag(self, namespace: str, records: int, *, step: str = "worker") -> None:
         self._metrics.consumer_lag.labels(*labels(namespace=namespace, step=step)).set(records)
@@ -70,6 +73,23 @@ class Reporter:
             self._metrics.pipeline_turn.labels(*names).set(one.turn_s)
             self._metrics.pipeline_own_tracks.labels(*names).set(one.own_tracks)
         self._standing = set(shown)
+
+    def stated(self, namespace: str, pipelines: Sequence[LoadedPipeline]) -> None:
+        """Show what contamination the detectors of these pipelines state, and no longer that of others.
+
+        A window that slides flags a row once for each window that holds it: nothing to hold against a share of rows.
+        """
+        shown = {
+            labels(namespace=namespace, pipeline=one.plan.name, step=step): share
+            for one in pipelines
+            for step, detector in one.detectors.items()
+            if not one.plan.step(step).rolling and (share := stated_contamination(detector)) is not None
+        }
+        for names in self._stated - shown.keys():
+            self._metrics.stated_contamination.remove(*names)
+        for names, share in shown.items():
+            self._metrics.stated_contamination.labels(*names).set(share)
+        self._stated = set(shown)
 
     def refused(self, namespace: str, pipelines: frozenset[str]) -> None:
         """Which pipelines are refused now: no others are any more."""

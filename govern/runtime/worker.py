@@ -90,6 +90,7 @@ class Worker:
             bus=bus, namespace=namespace, pipelines=joined, reporter=reporter, group=group, clock_ns=clock_ns
         )
         self._reporter = reporter
+        reporter.stated(namespace, self._pipelines)
         self._group = f"{group}-{placement}.{namespace}" if placement else f"{group}.{namespace}"
         self._source = source
         self._clock_ns = clock_ns
@@ -200,6 +201,7 @@ class Worker:
         if anew:
             await self._on_revoked(frozenset(anew))
         self._reporter.forget_windows(_ended(self._announced, self._pipelines))
+        self._reporter.stated(self._namespace, self._pipelines)
         await self._announce()
         await before.close(but=self._flows)
         await self._on_assigned(frozenset(anew))

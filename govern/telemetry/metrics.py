@@ -108,6 +108,9 @@ class Metrics:
         self.flagged = counter("govern_flagged_instances", "Instances flagged by an outlier or adversarial step.")
         self.instance_score_max = gauge("govern_instance_score_max", "Highest score in the newest window.")
         self.instance_score_threshold = gauge("govern_instance_score_threshold", "Score above which a row is flagged.")
+        self.stated_contamination = gauge(
+            "govern_stated_contamination_ratio", "Share of rows that the step's detector was fitted to flag, at most."
+        )
         self.drift_detected = gauge("govern_drift_detected", "1 while the newest window of the step drifted, else 0.")
         self.drift_feature_detected = gauge(
             "govern_drift_feature_detected", "1 while the feature drifted in the newest window.", FEATURE_LABELS

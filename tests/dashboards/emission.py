@@ -88,7 +88,8 @@ def _worker(metrics: Metrics) -> None:
         metrics.drift_threshold.labels(*drift, feature).set(0.025)
         metrics.drift_statistic.labels(*drift, feature).set(0.3)
         metrics.drift_effect_size.labels(*drift, feature).set(0.2)
-    metrics.flagged.labels(*outlier).inc(3)
+    metrics.flagged.labels(*outlier).inc(30)
+    metrics.stated_contamination.labels(*labels(namespace=NAMESPACE, pipeline=PIPELINE, step="outlier")).set(0.01)
     metrics.instance_score_max.labels(*outlier).set(0.9)
     metrics.instance_score_threshold.labels(*outlier).set(0.6)
 

@@ -137,6 +137,12 @@ async def test_publishes_what_one_task_computes_and_counts_it(
     assert value("govern_instances_total", "outlier") == sum(one.window.n_instances for one in found)
     flagged = sum(i.flagged for one in found for i in one.instances)
     assert value("govern_flagged_instances_total", "outlier") == flagged
+    stated = {
+        (sample.labels["namespace"], sample.labels["pipeline"], sample.labels["step"]): sample.value
+        for family in metrics.stated_contamination.collect()
+        for sample in family.samples
+    }
+    assert stated == {(unique, "watch", "outlier"): 0.01}, "drift and adversarial detectors state none"
     slid = [one.verdict.window for one in expected.judgements if one.verdict.step == "slides"]
     answered = sum(2 for i in range(500) if i % 11)
     assert value("govern_verdicts_total", "slides") == len(slid) == (answered - PARTITIONS * 58) // 2
