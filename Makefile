@@ -123,12 +123,12 @@ lock: $(UV) ## Pin the two environments again from pyproject.toml.
 .PHONY: lock-peers
 lock-peers: $(UV) ## Pin the environments of other people's software again, from locks/*.in.
 	UV_CUSTOM_COMPILE_COMMAND="make lock-peers" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 locks/tensorflow.in --override locks/tensorflow.override -o locks/tensorflow.txt
-	for name in peers peers-kserve peers-alibi; do \
+	for name in peers peers-kserve peers-alibi peers-drift; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock-peers" $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 locks/$$name.in -o locks/$$name.txt; done
 
 .PHONY: clean
 clean: ## Remove environments and caches.
-	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .venv-peers-alibi .venv-tensorflow .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-alibi .venv-peers .venv-peers-kserve .venv-peers-alibi .venv-peers-drift .venv-tensorflow .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.ready: locks/numpy2.txt pyproject.toml | $(UV)
 	$(call environment,.venv,locks/numpy2.txt)
@@ -145,6 +145,10 @@ clean: ## Remove environments and caches.
 # Nothing of govern runs in it, whose numpy is older than govern's.
 .venv-peers-alibi/.ready: locks/peers-alibi.txt | $(UV)
 	$(call environment,.venv-peers-alibi,locks/peers-alibi.txt)
+
+# Nothing of govern runs in it: windows are handed to it in files.
+.venv-peers-drift/.ready: locks/peers-drift.txt | $(UV)
+	$(call environment,.venv-peers-drift,locks/peers-drift.txt)
 
 # Nothing of govern runs in it: detectors are reached through a process of its own. The lock leaves `tensorflow` out,
 # which tf-keras asks for and tensorflow-cpu replaces: it is installed as it stands.
