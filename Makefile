@@ -81,8 +81,8 @@ format: .venv/.ready ## Format the code and mend what ruff can.
 	.venv/bin/ruff check --fix .
 
 .PHONY: bench
-bench: system .venv/.ready .venv-alibi/.ready .venv-peers-alibi/.ready ## The benchmarks; each prints a table with ratios.
-	for file in tests/bench/*.py; do echo "== $$file"; .venv-alibi/bin/python $$file; done
+bench: system .venv/.ready .venv-alibi/.ready .venv-peers-alibi/.ready .venv-peers-drift/.ready ## The benchmarks; each prints a table with ratios.
+	for file in tests/bench/*.py; do echo "== $$file"; .venv-alibi/bin/python -m tests.bench.$$(basename $$file .py); done
 
 .PHONY: bench-capture
 bench-capture: system .venv/.ready ## What capture costs, as docs/capture/performance.md has it (BENCH_FLAGS="--seconds 1").

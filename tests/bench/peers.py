@@ -193,17 +193,18 @@ def compared(
     quiet, drifted = (6, 2) if quick else (QUIET, DRIFTED)
     schema = infer_schema(Table("census", seen(first)), "employment")
     frames: list[tuple[Frame, list[Frame]]] = []
+    size = min(REFERENCE, len(first) // 4)
     for seed in range(references):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(first))
-        rest = first.take(order[REFERENCE:])
+        rest = first.take(order[size:])
         streams = []
         for change in (None,) * quiet + tuple(changes.values()) * drifted:
             people = rest.take(rng.permutation(len(rest)))
             before, others = people.slice(0, BEFORE), people.slice(BEFORE)
             after = drawn(others, rng) if change is None else change(others, last, rng)
             streams.append(frame_of(Table("census", seen(pa.concat_tables([before, after]))), schema))
-        frames.append((frame_of(Table("census", seen(first.take(order[:REFERENCE]))), schema), streams))
+        frames.append((frame_of(Table("census", seen(first.take(order[:size]))), schema), streams))
     numeric = [feature.kind == "numeric" for feature in schema.features]
     # Errors are there twice for detectors of numbers and of categories of ours; one is enough for the others.
     columns = slice(None) if len(numeric) > 2 else slice(1, 2)
