@@ -2,38 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import numpy as np
-
-from detectors.distances import median_gamma, project
+from detectors.distances import median_gamma
+from detectors.fourier import FourierFeatures
 from detectors.online.joint import Coordinates, OnlineJointDrift
 from detectors.online.tracker import Floats
-
-#: Random frequencies. The kernel of two rows is right to 1 / sqrt(frequencies) = 9 %, on average over all rows to less.
-FREQUENCIES: Final = 128
-
-
-class FourierFeatures:
-    """Coordinates whose products are a Gaussian kernel's, on average over the random frequencies.
-
-    Args:
-        width: D.
-        gamma: of the kernel exp(-gamma * squared distance).
-        seed: of the frequencies.
-
-    References:
-        Rahimi, Recht (2007): Random features for large-scale kernel machines. NeurIPS 20.
-    """
-
-    def __init__(self, width: int, *, gamma: float, seed: int) -> None:
-        generator = np.random.default_rng((seed, 2))
-        self._frequencies = generator.normal(scale=np.sqrt(2 * gamma), size=(width, FREQUENCIES))
-
-    def of(self, points: Floats) -> Floats:
-        """(n, D) -> (n, 2 * FREQUENCIES)."""
-        phases = project(points, self._frequencies)
-        return np.asarray(np.hstack((np.cos(phases), np.sin(phases))) / np.sqrt(FREQUENCIES))
 
 
 class OnlineMMDDrift(OnlineJointDrift):

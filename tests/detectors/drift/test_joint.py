@@ -14,11 +14,13 @@ from detectors.drift.classifier import ClassifierDrift
 from detectors.drift.lsdd import CENTRES, RIDGE, DensityDifference, LSDDDrift
 from detectors.drift.mmd import Discrepancy, MMDDrift
 from detectors.drift.reconstruction import ReconstructionDrift
+from detectors.drift.rff_mmd import FeatureDiscrepancy, RandomFeatureMMDDrift
+from detectors.fourier import FourierFeatures
 from govern.errors import BadInput
 from govern.frame import Frame
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
 
-DETECTORS = [MMDDrift, LSDDDrift, ReconstructionDrift]
+DETECTORS = [MMDDrift, RandomFeatureMMDDrift, LSDDDrift, ReconstructionDrift]
 
 
 def together(rows: int, correlation: float, seed: int) -> Frame:
@@ -58,6 +60,48 @@ def test_the_discrepancy_is_grettons_and_its_null_that_of_new_labels(shift):
     expected = 20 / (extreme[19] + 1) if len(extreme) >= 20 else (len(extreme) + 1) / (draws + 1)
     assert p_value == expected
     assert (p_value < 0.05) == (shift > 0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_the_discrepancy_of_features_is_grettons_of_their_products(shift):
+    rng = np.random.default_rng(4)
+    m, n, draws = 80, 30, 199
+    reference, window = rng.normal(size=(m, 5)), rng.normal(shift, 1.0, size=(n, 5))
+    gamma = median_gamma(reference)
+    test = FeatureDiscrepancy(reference, gamma=gamma, frequencies=64, permutations=draws, seed=9)
+    statistic, p_value = test.run(window)
+    placed = FourierFeatures(5, gamma=gamma, seed=9, frequencies=64).of(np.vstack((reference, window)))
+    kernel = placed @ placed.T
+    assert np.diag(kernel) == pytest.approx(np.ones(m + n), abs=1e-12)
+    assert statistic == pytest.approx(_mmd2(kernel.copy(), m), abs=1e-12)
+    labels, null = np.random.default_rng((9,)), []
+    for _ in range(draws):
+        chosen = labels.permutation(m + n)[:n]
+        order = np.concatenate((np.setdiff1d(np.arange(m + n), chosen), chosen))
+        null.append(_mmd2(kernel[np.ix_(order, order)], m))
+    extreme = np.flatnonzero(np.array(null) >= statistic)
+    expected = 20 / (extreme[19] + 1) if len(extreme) >= 20 else (len(extreme) + 1) / (draws + 1)
+    assert p_value == expected
+    assert (p_value < 0.05) == (shift > 0)
+
+
+def test_the_features_err_from_the_kernel_by_no_more_than_chance_allows():
+    """The statistic weighs kernels, by 4 in all: by Hoeffding, it is at most 4 * sqrt(2 ln(2/a) / F) off."""
+    rng = np.random.default_rng(5)
+    reference, window = rng.normal(size=(400, 4)), rng.normal(0.5, 1.0, size=(300, 4))
+    gamma = median_gamma(reference)
+    exact, _ = Discrepancy(reference, gamma=gamma, permutations=19, seed=0).run(window)
+    errors = {}
+    for frequencies in (32, 2048):
+        found = [
+            FeatureDiscrepancy(reference, gamma=gamma, frequencies=frequencies, permutations=19, seed=seed).run(window)
+            for seed in range(12)
+        ]
+        errors[frequencies] = np.array([statistic for statistic, _ in found]) - exact
+        assert np.abs(errors[frequencies]).max() <= 4 * np.sqrt(2 * np.log(2 / 1e-6) / frequencies)
+        assert np.abs(errors[frequencies].mean()) <= 4 * errors[frequencies].std(ddof=1) / np.sqrt(12)
+    # Sixty-four times the frequencies, an eighth of the error; half of that is left to chance.
+    assert errors[2048].std() < errors[32].std() / 4
 
 
 def test_the_median_pair_has_a_kernel_of_one_e():
@@ -114,8 +158,9 @@ def test_what_goes_together_is_seen_and_no_feature_accused(detector):
     assert not any(one.is_drift for one in scores.features)
 
 
-def test_a_window_like_no_reference_is_judged(make_table):
-    fitted = MMDDrift().fit(make_table(300, seed=1))
+@pytest.mark.parametrize("detector", [MMDDrift, RandomFeatureMMDDrift])
+def test_a_window_like_no_reference_is_judged(make_table, detector):
+    fitted = detector().fit(make_table(300, seed=1))
     window = make_table(50, seed=2)
     huge = dataclasses.replace(window, columns=(np.full(50, 1e300), *window.columns[1:]))
     scores = fitted.score(huge)
@@ -127,6 +172,8 @@ def test_a_window_like_no_reference_is_judged(make_table):
     ("detector", "params"),
     [
         (MMDDrift, {"permutations": 5}),
+        (RandomFeatureMMDDrift, {"permutations": 5}),
+        (RandomFeatureMMDDrift, {"frequencies": 8}),
         (ClassifierDrift, {"permutations": 5}),
         (LSDDDrift, {"p_val": 0.0}),
         (MMDDrift, {"max_reference": 10}),

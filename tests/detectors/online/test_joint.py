@@ -7,9 +7,10 @@ import pytest
 
 from detectors.distances import gaussian, median_gamma
 from detectors.drift.lsdd import DensityDifference, DensityFeatures, centres_of
+from detectors.fourier import FourierFeatures
 from detectors.online.lsdd import OnlineLSDDDrift
 from detectors.online.means import MeanWindows, Moments, on_grid
-from detectors.online.mmd import FourierFeatures, OnlineMMDDrift
+from detectors.online.mmd import OnlineMMDDrift
 from govern.frame import Frame
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
 
