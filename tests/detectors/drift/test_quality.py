@@ -8,9 +8,10 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
 
-from detectors.drift.checks import row_digests
+from detectors.drift.checks import RangeCheck, beyond_extremes, row_digests
+from detectors.drift.feature_test import Settings
 from detectors.drift.quality import DataQuality
 from govern.frame import MISSING, UNSEEN, Frame
 from govern.schema import Feature, FeatureSchema
@@ -111,6 +112,25 @@ def test_clean_windows_alarm_at_most_as_often_as_said():
         alarms += sum(one.is_drift for one in found.features)
         checks += len(found.features)
     assert alarms <= binom.ppf(0.999, checks, 0.05)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 5), (20, 200), (700, 1000)])
+def test_beyond_extremes_is_hypergeometric(n, m):
+    """At most one of the n among k + 1 drawn of both."""
+    for k in range(1, min(m, 40) + 1):
+        assert beyond_extremes(k, m, n) == pytest.approx(float(hypergeom.cdf(1, n + m, n, k + 1)), rel=1e-8)
+
+
+def test_a_range_of_the_reference_is_left_as_often_as_said():
+    """Of 1,200 references that set the bounds; with Fisher's test, a tenth of the windows of their size alarm."""
+    rows = np.random.default_rng(7).random((1200, 2, 400))
+    alarms = 0
+    for reference, window in rows:
+        bounds = {"minimum": float(reference.min()), "maximum": float(reference.max())}
+        schema = FeatureSchema(format_version=1, model="m", features=(Feature(name="x", kind="numeric", **bounds),))
+        before, after = (Frame(schema=schema, columns=(column,)) for column in (reference, window))
+        alarms += RangeCheck.of(before, 0).run(after, Settings(level=0.05)).p_value < 0.05
+    assert 0.01 * len(rows) < alarms <= binom.ppf(0.999, len(rows), 0.05)
 
 
 def test_a_column_that_hardly_ever_changes_may_be_constant():
