@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors import memory as memories
-from detectors.base import Fitted, Param, Stored, fitted, require_at_least, require_kinds, require_rows
+from detectors.base import Fitted, Param, Stored, fitted, positions, require_at_least, require_kinds, require_rows
 from detectors.memory import Memory
 from detectors.online.calibration import Rows, calibrate, min_rows
 from detectors.online.tracker import Arrays, Floats, Tracker
@@ -40,7 +40,6 @@ class OnlineDrift(Stored):
     kind: Final[Kind] = "drift"
     kinds: ClassVar[tuple[FeatureKind, ...]]
     min_instances = 1
-    needs_outputs: Final[tuple[str, ...]] = ()
 
     def __init__(self, *, ert: int, max_reference: int, seed: int, **own: Param) -> None:
         # With fewer rows than that, the windows of a run do not even fill.
@@ -50,17 +49,37 @@ class OnlineDrift(Stored):
         self._params: dict[str, Param] = {"ert": ert, "max_reference": max_reference, "seed": seed, **own}
 
     @property
+    def needs_outputs(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     @abstractmethod
     def _horizon(self) -> int:
         """Rows since a start after which, without change, a statistic's distribution stays as it is."""
 
     @abstractmethod
     def _track(self, reference: Floats, schema: FeatureSchema) -> Tracker:
-        """What follows a stream beside these (m, d) rows of the features of `kinds`, which come in random order.
+        """What follows a stream beside these (m, d) rows, which come in random order.
 
         Raises:
             BadInput: a feature has too few values.
         """
+
+    def _names(self, schema: FeatureSchema) -> tuple[str, ...]:
+        """Of the d columns that it follows: the features of `kinds`.
+
+        Raises:
+            BadInput: there is none.
+        """
+        return tuple(schema.features[at].name for at in require_kinds(schema, *self.kinds, method=self.method))
+
+    def _read(self, frame: Frame) -> Floats:
+        """The (n, d) values of those columns.
+
+        Raises:
+            BadInput: they are not what the method is for.
+        """
+        return rows_of(frame, positions(frame.schema, *self.kinds))
 
     def _simulated(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Rows], Tracker], Floats]:
         """What `calibrate` takes: how to follow a stream beside the reference without some rows, and the rows."""
@@ -83,9 +102,9 @@ class OnlineDrift(Stored):
             BadInput: too few rows, no feature of these kinds, or one with too few values.
         """
         require_rows(reference, min_rows(self._horizon), method=self.method, what="reference")
-        columns = require_kinds(reference.schema, *self.kinds, method=self.method)
+        self._names(reference.schema)
         order = np.random.default_rng(self.seed).permutation(len(reference))
-        rows = rows_of(reference.take(order[: self.max_reference]), columns)
+        rows = self._read(reference.take(order[: self.max_reference]))
         without, streams = self._simulated(rows, reference.schema)
         limits = calibrate(without, streams, horizon=self._horizon, ert=self.ert, seed=self.seed)
         self._restore(
@@ -103,7 +122,7 @@ class OnlineDrift(Stored):
         """What it says of a stream that begins with this window.
 
         Raises:
-            BadInput: no row, or columns that are not the reference's.
+            BadInput: no row, columns that are not the reference's, or no such output.
         """
         return self.advance(self.start(), window, np.zeros(len(window), dtype=np.int64))[0]
 
@@ -115,10 +134,10 @@ class OnlineDrift(Stored):
         """What it says of the window that follows, and what it remembers after it. Times are not looked at.
 
         Raises:
-            BadInput: no row, or columns that are not the reference's.
+            BadInput: no row, columns that are not the reference's, or no such output.
         """
         self._require_window(window)
-        rows = rows_of(window, self._columns)
+        rows = self._read(window)
         told: WindowScores | None = None
         at = 0
         while at < len(rows):
@@ -164,12 +183,11 @@ class OnlineDrift(Stored):
 
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()
-        columns = require_kinds(state.schema, *self.kinds, method=self.method)
+        names = self._names(state.schema)
         if set(arrays) != {"reference", "thresholds"} or arrays["thresholds"].shape != (self._horizon,):
             raise state.damaged(f"its arrays are {sorted(arrays)}, not a reference and thresholds")
-        if arrays["reference"].ndim != 2 or arrays["reference"].shape[1] != len(columns):
-            raise state.damaged(f"its reference is not one of {len(columns)} features")
-        self._columns = columns
+        if arrays["reference"].ndim != 2 or arrays["reference"].shape[1] != len(names):
+            raise state.damaged(f"its reference is not one of {len(names)} columns")
         self._limits: Floats = arrays["thresholds"]
         self._tracker = self._track(arrays["reference"], state.schema)
         self._state = state

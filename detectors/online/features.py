@@ -23,12 +23,11 @@ class OnlineFeatureDrift(OnlineDrift):
 
     def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
         largest = float(np.fmax.reduce(statistics))
-        features = [self.schema.features[position] for position in self._columns]
         return WindowScores(
             alarm=alarm,
             features=tuple(
                 FeatureResult(
-                    feature=feature.name,
+                    feature=name,
                     statistic_name=self.statistic_name,
                     statistic=statistic,
                     p_value=math.nan,
@@ -37,7 +36,7 @@ class OnlineFeatureDrift(OnlineDrift):
                     n=self._n(known, i),
                     is_drift=statistic > threshold,
                 )
-                for i, (feature, statistic) in enumerate(zip(features, statistics.tolist(), strict=True))
+                for i, (name, statistic) in enumerate(zip(self._names(self.schema), statistics.tolist(), strict=True))
             ),
             statistic=largest,
             threshold=threshold,

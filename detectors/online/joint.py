@@ -84,12 +84,11 @@ class OnlineJointDrift(OnlineDrift):
         if alarm and len(rows) >= MIN_ROWS:
             features = self._features.score(frame_of(rows, self.schema)).features
         else:
-            names = [self.schema.features[position].name for position in self._columns]
             features = tuple(
                 FeatureResult(
                     feature=name, statistic_name="untested", statistic=math.nan, p_value=math.nan, n=len(rows)
                 )
-                for name in names
+                for name in self._names(self.schema)
             )
         return WindowScores(
             alarm=alarm,
