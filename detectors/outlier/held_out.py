@@ -21,10 +21,14 @@ def split(rows: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
     return order[held:], order[:held]
 
 
+def scores_needed(contamination: float) -> int:
+    """The fewest scores that can tell a share as small as `contamination`."""
+    return math.ceil(1.0 / contamination - 1.0 - _ROUNDING)
+
+
 def rows_needed(contamination: float) -> int:
     """The fewest rows of a reference whose held-out part can tell a share as small as `contamination`."""
-    held = math.ceil(1.0 / contamination - 1.0 - _ROUNDING)
-    return math.ceil(held / HELD_OUT - _ROUNDING)
+    return math.ceil(scores_needed(contamination) / HELD_OUT - _ROUNDING)
 
 
 def threshold_at(scores: npt.NDArray[np.float64], contamination: float) -> float:
@@ -37,5 +41,5 @@ def threshold_at(scores: npt.NDArray[np.float64], contamination: float) -> float
         Vovk, Gammerman, Shafer (2005): Algorithmic learning in a random world, section 4.1 (inductive conformal).
     """
     rank = math.ceil((len(scores) + 1) * (1.0 - contamination) - _ROUNDING)
-    assert 1 <= rank <= len(scores), "the caller asked for rows_needed"
+    assert 1 <= rank <= len(scores), "the caller asked for scores_needed"
     return float(np.partition(scores, rank - 1)[rank - 1])
