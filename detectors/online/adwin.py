@@ -18,8 +18,9 @@ from govern.schema import FeatureSchema
 BUCKETS: Final = 5
 #: Sizes of buckets, 1 to 2^25: a hundred million rows without change, and the last of them are still summed.
 SIZES: Final = 26
-#: Rows on either side of a cut, at least: below it a mean of ranks is not yet near to normal.
-LEAST: Final = 5
+#: Rows on either side of a cut, at least: chance in smaller ones would set the threshold where values are 0 and 1, and
+#: hide cuts that last (docs/detection-quality.md).
+LEAST: Final = 30
 #: Cuts at larger distances come ever more rarely: a cut at k rows changes its mind every k rows or so.
 _HORIZON: Final = 300
 
@@ -110,7 +111,8 @@ class AdwinDrift(OnlineFeatureDrift):
     the stream with itself: a stream that differs from the reference from its first row on is no change to it.
 
     Instead of a bound for each cut, which is far from attained, one threshold for the most significant cut comes from
-    the expected run time. After an alarm it starts anew; the article keeps the rows after the cut.
+    the expected run time. After an alarm it starts anew; the article keeps the rows after the cut. Either side of a cut
+    has 30 values at least: the 62nd row after a start has the first statistic, a later one where values are missing.
 
     Args:
         ert: expected run time without change, rows.
@@ -125,6 +127,8 @@ class AdwinDrift(OnlineFeatureDrift):
     method = "adwin"
     kinds = ("numeric",)
     statistic_name = "cut"
+    #: Version 1 has thresholds of cuts with 5 rows on a side, `LEAST` of its time.
+    state_version = 2
 
     def __init__(self, *, ert: int = 1_000, max_reference: int = 100_000, seed: int = 0) -> None:
         super().__init__(ert=ert, max_reference=max_reference, seed=seed)

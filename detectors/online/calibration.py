@@ -110,12 +110,16 @@ def _thresholds(paths: Floats, streams: int, ert: int) -> Floats:
     left = streams
     while start < horizon:
         stop = min(start + length, steady) if start < steady else horizon
-        highest = np.sort(np.fmax.reduce(paths[:, start:stop], axis=1))
+        largest = np.fmax.reduce(paths[:, start:stop], axis=1)
+        # Where values are missing, some streams have nothing to say yet, and come last: they count as the largest, for
+        # a threshold by the few that say something would be too low for a stream in which nothing is missing.
+        highest = np.sort(largest)
         share = -math.expm1((stop - start) * math.log1p(-1 / ert))
         # The k-th largest: at most k streams of those left lie above it, fewer where the statistic is discrete.
         above = min(len(highest) - 1, math.floor(share * left))
-        limits[start:stop] = highest[len(highest) - 1 - above]
-        alarming = np.fmax.reduce(paths[:, start:stop], axis=1) > limits[start]
+        limit = highest[len(highest) - 1 - above]
+        limits[start:stop] = np.inf if np.isnan(limit) else limit
+        alarming = largest > limits[start]
         paths, left = paths[~alarming], left - int(np.count_nonzero(alarming))
         start = stop
     return limits

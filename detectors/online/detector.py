@@ -15,6 +15,7 @@ from detectors.memory import Memory
 from detectors.online.calibration import Rows, calibrate, min_rows
 from detectors.online.tracker import Arrays, Floats, Tracker
 from govern.detection import NO_ROW, WindowScores
+from govern.errors import BadInput
 from govern.frame import Frame
 from govern.record import Kind
 from govern.schema import FeatureKind, FeatureSchema
@@ -99,7 +100,8 @@ class OnlineDrift(Stored):
         """Keep rows of the reference, and find the thresholds.
 
         Raises:
-            BadInput: too few rows, no feature of these kinds, or one with too few values.
+            BadInput: too few rows, no feature of these kinds, or one with too few values; or so many are missing that
+                it would never alarm.
         """
         require_rows(reference, min_rows(self._horizon), method=self.method, what="reference")
         self._names(reference.schema)
@@ -107,6 +109,12 @@ class OnlineDrift(Stored):
         rows = self._read(reference.take(order[: self.max_reference]))
         without, streams = self._simulated(rows, reference.schema)
         limits = calibrate(without, streams, horizon=self._horizon, ert=self.ert, seed=self.seed)
+        if np.isinf(limits[-1]):
+            raise BadInput(
+                f"{self.method}: no stream of {self._horizon} rows of the reference has values enough for a statistic",
+                why="so it would never alarm: most of them are missing",
+                fix="leave such features to `data_quality`, or give a reference with fewer missing values",
+            )
         self._restore(
             Fitted.of(
                 reference,

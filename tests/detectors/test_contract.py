@@ -298,7 +298,7 @@ def _edit_manifest(folder: Path, **changes: object) -> None:
     ("changes", "message"),
     [
         ({"format_version": 99}, "format_version is 99: this release of govern reads version 1"),
-        ({"state_version": 99}, "is 99: this release reads version 1"),
+        ({"state_version": 99}, r"is 99: this release reads version \d"),
         ({"group": "govern.explainers"}, "belongs to govern.explainers"),
         ({"name": "nobody.Knows"}, "fitted by 'nobody.Knows', which is not known here"),
         ({"params": {"colour": "red"}}, "parameters are refused"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
 
 import numpy as np
 import pytest
 
-from detectors.online.adwin import BUCKETS, LEAST, Buckets
+from detectors import artifacts
+from detectors.online.adwin import BUCKETS, LEAST, AdwinDrift, Buckets
 from detectors.online.levels import Cusum, Ranks
 from detectors.online.page_hinkley import PageHinkleyDrift
-from govern.errors import BadInput
+from govern.artifact import MANIFEST
+from govern.errors import ArtifactError, BadInput
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,23 @@ def test_the_best_cut_is_found_between_buckets(reference):
             assert found[row] == pytest.approx(best, abs=1e-9)
     assert sum(len(bucket) for size in sizes for bucket in size) == 150
     assert found[-1] > 1.5 * found[89]
+
+
+def test_a_stream_of_61_rows_has_no_cut_with_enough_on_both_sides(reference):
+    tracker = Buckets(reference)
+    found = tracker.simulate(tracker.prepare(reference[:300]))
+    assert np.isnan(found[:61]).all()
+    assert np.isfinite(found[61:]).all()
+
+
+def test_an_artifact_of_version_1_is_refused(acs, tmp_path):
+    AdwinDrift().fit(acs[2015].take(slice(0, 700))).save(tmp_path / "a")
+    path = tmp_path / "a" / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state_version": 1}))
+    with pytest.raises(
+        ArtifactError, match=r"state_version of 'adwin' is 1: this release reads version 2 .fit it again"
+    ):
+        artifacts.load(tmp_path / "a")
 
 
 def test_what_it_remembers_does_not_grow_with_the_stream(reference):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from detectors.online import calibration
-from detectors.online.adwin import AdwinDrift
+from detectors.online.adwin import LEAST, AdwinDrift
 from detectors.online.calibration import calibrate
 from detectors.online.cvm import OnlineCVMDrift
 from detectors.online.detector import OnlineDrift
@@ -84,6 +85,39 @@ def test_a_real_change_is_found_soon(online, acs):
     assert changed[0] < 250
     # The change stays, and so does the alarm; but where the stream is compared with itself.
     assert online is AdwinDrift or len(changed) >= 3
+
+
+def with_missing(frame: Frame, share: float, seed: int) -> Frame:
+    """The age alone, of which a share is missing."""
+    missing = np.random.default_rng(seed).random(len(frame)) < share
+    feature = next(one for one in frame.schema.features if one.name == "AGEP")
+    schema = msgspec.structs.replace(frame.schema, features=(feature,))
+    return Frame(schema, (np.where(missing, np.nan, frame.columns[frame.schema.features.index(feature)]),))
+
+
+def test_where_values_are_missing_the_run_time_is_kept_too(acs):
+    """Also of a stream in which none are; nothing is told at rows at which some streams have no statistic yet."""
+    rows = told = 0
+    for seed in range(3):
+        order = np.random.default_rng((8, seed)).permutation(4_000)
+        people = with_missing(acs[2015].take(order), 0.5, seed)
+        detector = AdwinDrift(ert=50, seed=seed).fit(people.take(slice(0, REFERENCE_ROWS)))
+        assert np.isinf(detector.thresholds[: 2 * LEAST]).all()
+        assert not np.isnan(detector.thresholds).any()
+        first = int(np.argmax(np.isfinite(detector.thresholds)))
+        assert np.isfinite(detector.thresholds[first:]).all()
+        for stream in (people, with_missing(acs[2015].take(order), 0.0, seed)):
+            stream = stream.take(slice(REFERENCE_ROWS, 4_000))
+            told += len(alarms(detector, stream))
+            rows += len(stream)
+        # Nothing is told before the first statistic, and it starts anew after each alarm.
+        expected = rows / (50 + first)
+    assert expected / 2 < told < expected + 4 * np.sqrt(expected)
+
+
+def test_a_reference_by_which_it_would_never_alarm_is_refused(acs):
+    with pytest.raises(BadInput, match="no stream of 300 rows of the reference has values enough"):
+        AdwinDrift().fit(with_missing(acs[2015], 0.95, 0))
 
 
 def test_thresholds_fall_as_survivors_grow_fewer_and_then_stay(acs):
