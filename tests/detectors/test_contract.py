@@ -317,7 +317,7 @@ def test_anothers_artifact_is_refused(detector, fitted, tmp_path):
     fitted(other).save(tmp_path / "a")
     with pytest.raises(ArtifactError, match=f"fitted by '{other}'"):
         type(detector).load(tmp_path / "a")
-    _edit_manifest(tmp_path / "a", name=detector.method, params={})
+    _edit_manifest(tmp_path / "a", name=detector.method, state_version=detector.state_version, params={})
     with pytest.raises(ArtifactError, match="holds no state that it can read"):
         artifacts.load(tmp_path / "a")
 
