@@ -60,7 +60,9 @@ class Check:
 
     def run(self, window: Frame, how: Settings) -> Outcome:
         broken = having(self.broken(window, self.position))
-        return compare((self.before, self.rows), broken, alternative="greater") if broken[1] else UNTESTED
+        if not (broken[1] and self.rows):
+            return UNTESTED
+        return compare((self.before, self.rows), broken, alternative="greater")
 
     def state(self) -> Array:
         return np.array([self.before, self.rows - self.before], dtype=np.int64)

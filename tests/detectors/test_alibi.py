@@ -14,7 +14,7 @@ from detectors import artifacts
 from detectors.alibi.catalogue import SPECS
 from detectors.outlier.held_out import split
 from govern import plugins
-from govern.detection import WindowScores
+from govern.detection import WindowScores, stated_contamination
 from govern.errors import ArtifactError, BadInput
 from govern.frame import MISSING, UNSEEN, Frame
 
@@ -276,3 +276,17 @@ def test_every_name_is_in_the_catalogue():
     assert sorted(f"alibi_detect.{name}" for name in SPECS) == [one for one in named if ".saved_" not in one]
     for name in SPECS:
         assert plugins.load(plugins.DETECTORS, f"alibi_detect.{name}").method == f"alibi_detect.{name}"
+
+
+@pytest.mark.parametrize("name", ["IForest", "SpectralResidual"])
+def test_outlier_detectors_state_the_contamination_that_they_were_fitted_to(make_table, tmp_path, name):
+    """As they come back from their artifacts; and no more of the reference is flagged."""
+    alone = {"numeric": 1, "categorical": 0} if name == "SpectralResidual" else {}
+    reference = make_table(300, seed=1, **alone)
+    detector = fitted(name, reference, tmp_path, contamination=0.07)
+    assert stated_contamination(detector) == 0.07
+    assert 0.05 < detector.score(reference).flagged.mean() <= 0.07
+
+
+def test_drift_detectors_state_no_contamination(make_table, tmp_path):
+    assert stated_contamination(fitted("KSDrift", make_table(100, seed=1), tmp_path)) is None

@@ -133,6 +133,14 @@ def test_a_range_of_the_reference_is_left_as_often_as_said():
     assert 0.01 * len(rows) < alarms <= binom.ppf(0.999, len(rows), 0.05)
 
 
+def test_a_reference_without_values_says_nothing_of_a_range():
+    features = (Feature(name="x", kind="numeric", minimum=0.0), Feature(name="y", kind="numeric"))
+    schema = FeatureSchema(format_version=1, model="m", features=features)
+    detector = DataQuality().fit(Frame(schema=schema, columns=(np.full(200, np.nan), np.arange(200.0))))
+    window = Frame(schema=schema, columns=(np.full(50, -1.0), np.arange(50.0)))
+    assert not detector.score(window).alarm
+
+
 def test_a_column_that_hardly_ever_changes_may_be_constant():
     schema = FeatureSchema(format_version=1, model="m", features=(Feature(name="x", kind="numeric"),))
     reference = Frame(schema=schema, columns=((np.arange(2000) < 20).astype(float),))
