@@ -42,6 +42,8 @@ STATEFUL = [
     for name in [*AVAILABLE, *(["alibi_detect.Mahalanobis"] if ALIBI else [])]
     if remembers(plugins.load(plugins.DETECTORS, name))
 ]
+#: What a detector cannot be constructed without.
+NEEDED = {"context_mmd": {"context": "x1,c0"}}
 REFERENCE_ROWS = 600
 
 
@@ -58,7 +60,7 @@ def window(make_table) -> Frame:
 @pytest.fixture(scope="module")
 def fitted(reference) -> Callable[[str], Detector]:
     """A detector by its name, fitted once: it is never changed."""
-    return functools.cache(lambda name: plugins.load(plugins.DETECTORS, name)().fit(reference))
+    return functools.cache(lambda name: _unfitted(name).fit(reference))
 
 
 @pytest.fixture(scope="module", params=AVAILABLE)
@@ -86,6 +88,10 @@ def _windows(detector: Detector, stream: Frame) -> list[tuple[Frame, npt.NDArray
     times.setflags(write=False)
     places = [slice(start, end) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
     return [(_locked(stream.take(place)), times[place]) for place in places]
+
+
+def _unfitted(name: str) -> Detector:
+    return plugins.load(plugins.DETECTORS, name)(**NEEDED.get(name, {}))
 
 
 def _locked(frame: Frame) -> Frame:
@@ -161,7 +167,7 @@ def test_scoring_is_pure(detector, window, make_table):
 
 
 def test_fit_is_reproducible(detector, reference, window):
-    again = type(detector)().fit(reference)
+    again = _unfitted(detector.method).fit(reference)
     assert again.digest == detector.digest
     assert bits(again.score(window)) == bits(detector.score(window))
 
@@ -232,7 +238,7 @@ def test_artifact_is_json_and_plain_arrays(detector, tmp_path):
 
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_unfitted_says_so(name, window, tmp_path):
-    detector = plugins.load(plugins.DETECTORS, name)()
+    detector = _unfitted(name)
     for use in (
         lambda: detector.score(window),
         lambda: detector.schema,
@@ -246,7 +252,7 @@ def test_unfitted_says_so(name, window, tmp_path):
 
 def test_too_small_a_reference(detector, reference):
     with pytest.raises(BadInput, match=r"has 5 rows: at least \d+ are needed"):
-        type(detector)().fit(reference.take(slice(0, 5)))
+        _unfitted(detector.method).fit(reference.take(slice(0, 5)))
 
 
 def test_smallest_window(detector, window):
