@@ -26,7 +26,7 @@ _OFF: Final = 1e-8
 #: numbers make is smooth enough for a few dozen; of wider contexts, the coarser part is taken.
 _WIDEST: Final = 300
 #: Inverse of the penalty of the logistic regression: what a propensity can follow must be what the embeddings can.
-_PROPENSITY_C: Final = 1.0
+_PROPENSITY_C: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
