@@ -75,6 +75,10 @@ async def test_topics_are_created_and_listed(
     assert "govern.bank.inferences" in again.stderr
 
 
+# It imports every extra: shap, and spacy through alibi, do what their dependencies will drop (explainers/conftest.py).
+@pytest.mark.filterwarnings("ignore:The set_(bad|over|under) function:PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Importing 'parser.split_arg_string':DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 def test_doctor_says_what_is_bsl_and_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
