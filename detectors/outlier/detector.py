@@ -37,8 +37,8 @@ class Model(Protocol):
         """(n, D) -> (n,) finite, higher is stranger."""
         ...
 
-    def parts(self, points: Floats) -> Floats | None:
-        """(n, D) >= 0: what each coordinate adds to the score; None where the method cannot tell."""
+    def parts(self, points: Floats) -> Floats:
+        """(n, D) >= 0: what each coordinate adds to the score."""
         ...
 
 
@@ -57,8 +57,7 @@ class OutlierDetector(Stored):
     kind: Final[Kind] = "outlier"
     min_instances = 1
     needs_outputs: Final[tuple[str, ...]] = ()
-    #: Whether the fitted model tells what each feature brings to a score (`govern.detection.tells_shares`).
-    tells_shares = False
+    tells_shares = True
 
     def __init__(self, *, contamination: float, seed: int, **params: Param) -> None:
         self.contamination = require_fraction("contamination", contamination, method=self.method)
@@ -124,14 +123,11 @@ class OutlierDetector(Stored):
         flagged = scores > self._threshold
         return InstanceScores(scores, flagged, self._threshold, self._shares(points, flagged, model))
 
-    def _shares(self, points: Floats, flagged: npt.NDArray[np.bool_], model: Model) -> Floats | None:
+    def _shares(self, points: Floats, flagged: npt.NDArray[np.bool_], model: Model) -> Floats:
         """Of flagged rows only: what nobody is told of need not be computed."""
-        parts = model.parts(points[flagged])
-        if parts is None:
-            return None
         width = len(self.schema.features)
         shares = np.zeros((len(points), width))
-        shares[flagged] = self._coding.shares(parts, width)
+        shares[flagged] = self._coding.shares(model.parts(points[flagged]), width)
         return shares
 
     def _restore(self, state: Fitted) -> None:
@@ -146,7 +142,7 @@ class OutlierDetector(Stored):
         # What is compiled at its first call is compiled here, so that the first window does not wait for it.
         one = np.zeros((1, len(self._coding.centres)))
         self._model.scores(one)
-        self.tells_shares = self._model.parts(one) is not None
+        self._model.parts(one)
 
 
 def _fields_of(value: Coding | Model | type[Coding]) -> list[str]:

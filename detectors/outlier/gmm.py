@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from detectors.base import Array, require_at_least
 from detectors.distances import project
@@ -52,21 +52,32 @@ class Mixture:
         return cls(mixture.means_, roots, np.log(mixture.weights_) + scale)
 
     def scores(self, points: Floats) -> Floats:
+        return np.asarray(-logsumexp(self._log_densities(points), axis=0), dtype=np.float64)
+
+    def parts(self, points: Floats) -> Floats:
+        """Of each squared Mahalanobis distance what is a coordinate's, weighted by how likely a row is of each."""
+        parts = np.zeros_like(points)
+        likely = softmax(self._log_densities(points), axis=0)
+        for centre, root, weights in zip(self.centres, self.roots, likely, strict=True):
+            offsets = points - centre
+            parts += weights[:, None] * offsets * project(project(offsets, root), np.ascontiguousarray(root.T))
+        return np.maximum(parts, 0.0)
+
+    def _log_densities(self, points: Floats) -> Floats:
+        """(n, D) -> (c, n), each with its weight."""
         squares = [
             np.square(project(points - centre, root)).sum(axis=1)
             for centre, root in zip(self.centres, self.roots, strict=True)
         ]
-        return np.asarray(-logsumexp(self.log_weights[:, None] - np.array(squares) / 2, axis=0), dtype=np.float64)
-
-    def parts(self, points: Floats) -> None:
-        return None
+        return np.asarray(self.log_weights[:, None] - np.array(squares) / 2, dtype=np.float64)
 
 
 class GmmOutlier(OutlierDetector):
     """How improbable a row is under a mixture of Gaussians: minus the logarithm of its density.
 
     For tables of a few known groups, each with correlations of its own. A component has D² parameters for D
-    coordinates, so it wants a reference of many times D rows. It has no shares of features.
+    coordinates, so it wants a reference of many times D rows. A feature's share is that of its coordinates in the
+    squared Mahalanobis distances to the components, weighted by how likely the row is of each.
 
     Args:
         contamination: the expected share of flagged rows while nothing changes, at most.

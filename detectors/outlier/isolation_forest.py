@@ -43,7 +43,8 @@ class IsolationForestOutlier(Stored):
 
     The score is in (0, 1]. Numeric and categorical features are used, a category as its code and an unseen one as
     -2; other features are not looked at. A missing value counts as ordinary: it takes the reference's median, or its
-    most frequent category, so that it neither raises nor hides an alarm by itself.
+    most frequent category, so that it neither raises nor hides an alarm by itself. A feature's share is that of its
+    cuts in what the row's paths are shorter than the mean ones (`Forest.parts`).
 
     References:
         Liu, Ting, Zhou (2008): Isolation forest. ICDM, 413-422.
@@ -51,6 +52,9 @@ class IsolationForestOutlier(Stored):
 
     kind: Final[Kind] = "outlier"
     method = "isolation_forest"
+    #: 2: nodes that are no leaves have mean lengths.
+    state_version = 2
+    tells_shares = True
     min_instances = 1
     needs_outputs: Final[tuple[str, ...]] = ()
 
@@ -110,8 +114,16 @@ class IsolationForestOutlier(Stored):
             BadInput: no rows, or columns that are not the reference's.
         """
         self._require_window(window)
-        scores = self._forest.scores(self._imputer.rows(window))
-        return InstanceScores(scores=scores, flagged=scores > self.threshold, threshold=self.threshold)
+        rows = self._imputer.rows(window)
+        scores = self._forest.scores(rows)
+        flagged = scores > self.threshold
+        # A feature whose cuts make the paths longer than the mean ones does not make the row strange.
+        parts = np.maximum(self._forest.parts(rows[flagged]), 0.0)
+        shares = np.zeros((len(rows), len(window.schema.features)))
+        # A flagged row's paths need not be shorter than the mean ones where half the reference may be flagged.
+        totals = np.maximum(parts.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        shares[np.ix_(flagged, self._imputer.columns)] = parts / totals
+        return InstanceScores(scores, flagged, self.threshold, shares)
 
     def _restore(self, state: Fitted) -> None:
         self._imputer, self._forest = _from_arrays(state)

@@ -47,8 +47,13 @@ class Densities:
         own = _density(distances, self.reach[where])
         return np.asarray(self.density[where].mean(axis=1) / own, dtype=np.float64)
 
-    def parts(self, points: Floats) -> None:
-        return None
+    def parts(self, points: Floats) -> Floats:
+        """Of the mean distance to the neighbours what belongs to a coordinate."""
+        distances, where = nearest(points, self.kept, int(self.k))
+        parts = np.zeros_like(points)
+        for distance, neighbour in zip(distances.T, where.T, strict=True):
+            parts += np.square(points - self.kept.T[neighbour]) / (distance + _TINY)[:, None]
+        return parts
 
 
 def _density(distances: Floats, reach: Floats) -> Floats:
@@ -60,8 +65,8 @@ class LofOutlier(OutlierDetector):
 
     For tables whose clusters differ in density: what is ordinary in a wide one is strange beside a narrow one. The
     score is the factor, 1 for a row in the midst of others. Not for tables of few distinct rows: where k rows are
-    equal their density has no bound, and what is not equal to them gets a factor without meaning. It has no shares
-    of features.
+    equal their density has no bound, and what is not equal to them gets a factor without meaning. A feature's share
+    is that of its coordinates in the mean distance to the neighbours.
 
     Args:
         contamination: the expected share of flagged rows while nothing changes, at most.

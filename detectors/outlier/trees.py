@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: In `feature`: this node is a leaf.
 LEAF: Final = -1
+#: Rows whose paths are followed at once: with 100 trees, some 10 MB.
+_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Forest:
         threshold: (k,) float64; left when the value, rounded to float32 as scikit-learn does, is <= it.
         left, right: (k,) int32 node numbers.
         length: (k,) float64; of a leaf, the path length that it stands for: its depth, and the expected depth of
-            an isolation tree of the training rows that ended there.
+            an isolation tree of the training rows that ended there. Of another node, the mean of its training rows'.
         normaliser: expected path length of a tree over one training sample, times t.
     """
 
@@ -53,8 +55,7 @@ class Forest:
             thresholds.append(np.asarray(tree.threshold, dtype=np.float64))
             lefts.append(np.where(leaf, 0, tree.children_left + start))
             rights.append(np.where(leaf, 0, tree.children_right + start))
-            depth = _depths(tree.children_left, tree.children_right)
-            lengths.append(np.where(leaf, depth + average_path_length(tree.n_node_samples), 0.0))
+            lengths.append(_lengths(tree.children_left, tree.children_right, tree.n_node_samples))
             start += len(leaf)
         expected = average_path_length(np.array([forest.max_samples_]))[0]
         return cls(
@@ -72,6 +73,35 @@ class Forest:
         total = self._lockstep.lengths(np.ascontiguousarray(rows, dtype=np.float32))
         return np.asarray(2.0 ** (-total / self.normaliser), dtype=np.float64)
 
+    def parts(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """By how much the cuts of each column shorten a row's paths: (n, d) float64 without NaN -> (n, d) float64.
+
+        A cut shortens a path by the mean length of the training rows that come to it, less that of those that go the
+        row's way. Summed over the columns it is what the row's paths are shorter than the mean ones, of all trees.
+
+        References:
+            Saabas (2014): Interpreting random forests. blog.datadive.net/interpreting-random-forests (of the mean
+            answers along a path; here of the mean lengths).
+        """
+        parts = np.empty(rows.shape)
+        for first in range(0, len(rows), _AT_ONCE):
+            parts[first : first + _AT_ONCE] = self._shortened(rows[first : first + _AT_ONCE].astype(np.float32))
+        return parts
+
+    def _shortened(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        n, d = rows.shape
+        parts = np.zeros(n * d)
+        row, node = np.repeat(np.arange(n), len(self.roots)), np.tile(self.roots, n)
+        while True:
+            inner = self.feature[node] != LEAF
+            row, node = row[inner], node[inner]
+            if len(node) == 0:
+                return parts.reshape(n, d)
+            column = self.feature[node]
+            below = np.where(rows[row, column] <= self.threshold[node], self.left[node], self.right[node])
+            parts += np.bincount(row * d + column, self.length[node] - self.length[below], minlength=n * d)
+            node = below
+
     @cached_property
     def _lockstep(self) -> Lockstep:
         return Lockstep.of(self.roots, self.feature, self.threshold, self.left, self.right, self.length)
@@ -88,9 +118,16 @@ def average_path_length(n: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, many))
 
 
-def _depths(left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def _lengths(
+    left: npt.NDArray[np.integer], right: npt.NDArray[np.integer], samples: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float64]:
     depth = np.zeros(len(left))
     for node in range(len(left)):  # scikit-learn numbers a parent before its children
         if left[node] >= 0:
             depth[left[node]] = depth[right[node]] = depth[node] + 1.0
-    return depth
+    length = depth + average_path_length(samples)
+    for node in reversed(range(len(left))):
+        if left[node] >= 0:
+            children = [left[node], right[node]]
+            length[node] = np.average(length[children], weights=samples[children])
+    return np.asarray(length, dtype=np.float64)

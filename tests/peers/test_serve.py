@@ -56,6 +56,7 @@ def expected(fitted: Fitted) -> dict[str, list[object]]:
         "is_outlier": scores.flagged.tolist(),
         "instance_score": scores.scores.tolist(),
         "threshold": [scores.threshold],
+        "instance_shares": scores.shares.tolist(),
     }
 
 

@@ -29,8 +29,16 @@ from detectors.outlier.pca import PcaOutlier
 from govern.errors import BadInput
 from govern.frame import MISSING, UNSEEN, Frame
 
-TELLS_FEATURES = [MahalanobisOutlier, PcaOutlier, KnnOutlier, EcodOutlier, CopodOutlier]
-DETECTORS = [*TELLS_FEATURES, LofOutlier, GmmOutlier, OneClassSvmOutlier]
+DETECTORS = [
+    MahalanobisOutlier,
+    PcaOutlier,
+    KnnOutlier,
+    EcodOutlier,
+    CopodOutlier,
+    LofOutlier,
+    GmmOutlier,
+    OneClassSvmOutlier,
+]
 
 
 def learned_points(detector, reference: Frame) -> tuple[np.ndarray, Coding]:
@@ -175,8 +183,8 @@ def test_a_broken_pattern_is_strange_to_pca(make_table):
     ("detector", "name", "value"),
     # A number far out is within the plane of `pca`, which such independent features have.
     [
-        *((one, "x1", 9.0) for one in TELLS_FEATURES if one is not PcaOutlier),
-        *((one, "c0", UNSEEN) for one in TELLS_FEATURES),
+        *((one, "x1", 9.0) for one in DETECTORS if one is not PcaOutlier),
+        *((one, "c0", UNSEEN) for one in DETECTORS),
     ],
 )
 def test_the_strange_feature_has_the_largest_share(make_table, detector, name, value):

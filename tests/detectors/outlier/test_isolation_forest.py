@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import warnings
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
@@ -67,6 +70,37 @@ def test_an_artifact_whose_trees_are_none_is_refused(make_table):
         )
         with pytest.raises(ArtifactError, match="holds no state that it can read"):
             IsolationForestOutlier()._restore(changed)
+
+
+def test_shortened_paths_are_those_of_the_score_and_near_to_shapley_values():
+    """What the cuts of all columns shorten is the score itself; by column, it goes as exact Shapley values do."""
+    rows = load_breast_cancer().data
+    grown = IsolationForest(random_state=0).fit(rows[:300])
+    forest = Forest.of(grown)
+    strange = rows[np.argsort(-forest.scores(rows))[:100]]
+    parts = forest.parts(strange)
+    paths = -np.log2(forest.scores(strange)) * forest.normaliser
+    np.testing.assert_allclose(parts.sum(axis=1), forest.length[forest.roots].sum() - paths, rtol=1e-9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what shap draws with
+        shap = importlib.import_module("shap")
+    shapley = -shap.TreeExplainer(grown).shap_values(strange)
+    assert np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(parts, shapley, strict=True)]) > 0.95
+    assert (parts.argmax(axis=1) == shapley.argmax(axis=1)).mean() > 0.7
+
+
+def test_the_strange_number_has_the_largest_share(make_table):
+    fitted = IsolationForestOutlier(contamination=0.1).fit(make_table(1500, seed=1))
+    window = make_table(1500, seed=2)
+    columns = list(window.columns)
+    columns[1] = np.where(np.arange(1500) < 50, 9.0, columns[1])
+    scores = fitted.score(dataclasses.replace(window, columns=tuple(columns)))
+    assert scores.flagged[:50].sum() > 40
+    assert (scores.shares.argmax(axis=1)[:50][scores.flagged[:50]] == 1).mean() > 0.9
+    np.testing.assert_allclose(scores.shares.sum(axis=1), scores.flagged, atol=1e-12)
+    # A row's shares are its own, also where rows are followed in several parts.
+    alone = fitted.score(dataclasses.replace(window, columns=tuple(c[:1] for c in columns)))
+    assert alone.shares.tobytes() == scores.shares[:1].tobytes()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -61,7 +61,7 @@ async def call(
     return await rpc(request, timeout=60)
 
 
-async def test_health_and_metadata(channel: grpc.aio.Channel) -> None:
+async def test_health_and_metadata(channel: grpc.aio.Channel, fitted: Fitted) -> None:
     assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
     assert (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
     assert (await call(channel, "ServerMetadata", pb.ServerMetadataRequest())).extensions == ["model_repository"]
@@ -73,6 +73,7 @@ async def test_health_and_metadata(channel: grpc.aio.Channel) -> None:
         ("is_outlier", "BOOL", [-1]),
         ("instance_score", "FP64", [-1]),
         ("threshold", "FP64", [1]),
+        ("instance_shares", "FP64", [-1, len(fitted.replay.schema.features)]),
     ]
     health = health_pb2_grpc.HealthStub(channel)
     for name in ("", "inference.GRPCInferenceService"):
@@ -91,6 +92,7 @@ async def test_a_step_judges(channel: grpc.aio.Channel, fitted: Fitted, loaded: 
         "is_outlier": scores.flagged.tolist(),
         "instance_score": scores.scores.tolist(),
         "threshold": [scores.threshold],
+        "instance_shares": scores.shares.tolist(),
     }
 
 

@@ -125,6 +125,7 @@ async def test_a_step_judges_over_v2_as_it_does_anywhere(
         "is_outlier": scores.flagged.tolist(),
         "instance_score": scores.scores.tolist(),
         "threshold": [scores.threshold],
+        "instance_shares": scores.shares.tolist(),
     }
 
 

@@ -50,7 +50,7 @@ async def test_shares_are_served_where_the_detector_tells_them(
 
     transport = httpx.ASGITransport(create_app(repository, Calls()))
     async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
-        for name, described in (("tells", True), ("outlier", False), ("adversarial", False)):
+        for name, described in (("tells", True), ("outlier", True), ("adversarial", False)):
             outputs = (await client.get(f"/v2/models/watch-{name}")).json()["outputs"]
             shapes = {one["name"]: (one["datatype"], one["shape"]) for one in outputs}
             assert shapes.get("instance_shares") == (("FP64", [-1, width]) if described else None)
