@@ -12,6 +12,7 @@ import numpy as np
 
 from detectors import artifacts
 from detectors.lineage import before, record
+from detectors.online.detector import OnlineDrift
 from govern import plugins
 from govern.detection import Detector
 from govern.errors import BadInput, ConfigError
@@ -43,7 +44,8 @@ class Report:
 
     Attributes:
         threshold: as the detector states it when it scores the beginning of its own reference: on the p-value for
-            drift, on the score otherwise.
+            drift, on the score otherwise. Of a detector that looks at every row: on its statistic, once its thresholds
+            have settled; at the first row it cannot alarm yet.
         seconds: that fitting took.
     """
 
@@ -113,7 +115,10 @@ def fit(work: Sequence[Job], reference: Frame, *, lineage: Mapping[str, Any] | N
             record(job.path, replaced, lineage)
         seconds = time.perf_counter() - began
         stored = artifacts.load(job.path)
-        threshold = stored.score(reference.take(slice(0, max(stored.min_instances, 1)))).threshold
+        if isinstance(stored, OnlineDrift):
+            threshold = float(stored.thresholds[-1])
+        else:
+            threshold = stored.score(reference.take(slice(0, max(stored.min_instances, 1)))).threshold
         yield Report(
             job.pipeline,
             job.step,

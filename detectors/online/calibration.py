@@ -46,26 +46,45 @@ def min_rows(horizon: int) -> int:
     return 2 * horizon
 
 
-def calibrate(without: Callable[[Rows], Tracker], reference: Floats, *, horizon: int, ert: int, seed: int) -> Floats:
+def calibrate(
+    without: Callable[[Rows], Tracker],
+    reference: Floats,
+    *,
+    horizon: int,
+    ert: int,
+    seed: int,
+    long_runs: bool = False,
+) -> Floats:
     """(horizon,) float64: the threshold at each row after a start; later rows take the last. Infinite before any test.
 
     Args:
         without: a tracker against the reference without these rows of it.
         reference: (n, d) rows, at least `min_rows`.
         ert: expected run time, rows.
+        long_runs: the statistic compares a stream with itself, so a row may come again in it: the horizon may exceed
+            the reference. Of each block of rows only the highest statistic is kept, for there are many.
     """
     generator = np.random.default_rng((seed, 1))
     each = math.ceil(max(STREAMS_MIN, STREAMS_PER_ERT * ert) / CUTS)
-    highest = _Highest(math.ceil(max(STREAMS_MIN, _KEPT * CUTS * each * horizon / ert)), horizon)
+    step = _block(CUTS * each, ert) if long_runs else 1
+    starts = np.arange(0, horizon, step)
+    kept = math.ceil(max(STREAMS_MIN, _KEPT * CUTS * each * horizon / ert))
+    highest = _Highest(min(kept, CUTS * each), len(starts))
     held = min(_HELD_HORIZONS * horizon, len(reference) // 2)
     for _ in range(CUTS):
         apart = generator.permutation(len(reference))[:held]
         tracker = without(apart)
         prepared = tracker.prepare(reference[apart])
         for _ in range(each):
-            rows = generator.permutation(held)[:horizon]
-            highest.add(np.fmax.reduce(tracker.simulate(prepared[rows]), axis=1))
-    return _thresholds(highest.paths(), CUTS * each, ert)
+            rows = generator.integers(held, size=horizon) if long_runs else generator.permutation(held)[:horizon]
+            path = np.fmax.reduce(tracker.simulate(prepared[rows]), axis=1)
+            highest.add(path if step == 1 else np.fmax.reduceat(path, starts))
+    return np.repeat(_thresholds(highest.paths(), CUTS * each, ert, step), step)[:horizon]
+
+
+def _block(streams: int, ert: int) -> int:
+    """Rows that share a threshold."""
+    return max(1, math.ceil(ALARMS * ert / streams))
 
 
 class _Highest:
@@ -94,9 +113,9 @@ class _Highest:
         return filled[np.argsort(-np.fmax.reduce(filled, axis=1), kind="stable")[: self._count]]
 
 
-def _thresholds(paths: Floats, streams: int, ert: int) -> Floats:
-    """Of the highest (k, rows) among so many streams: one for each block of rows, as short as `ALARMS` allow; the last
-    block is long.
+def _thresholds(paths: Floats, streams: int, ert: int, step: int) -> Floats:
+    """Of the highest (k, columns) among so many streams, `step` rows a column: one for each block of rows, as short as
+    `ALARMS` allow; the last block is long.
     """
     horizon = paths.shape[1]
     limits = np.full(horizon, np.inf)
@@ -106,7 +125,7 @@ def _thresholds(paths: Floats, streams: int, ert: int) -> Floats:
     start = int(np.argmax(tested))
     # From two thirds on every window is one without memory of the start: those rows share one threshold.
     steady = max(start, 2 * horizon // 3)
-    length = max(1, math.ceil(ALARMS * ert / streams))
+    length = math.ceil(_block(streams, ert) / step)
     left = streams
     while start < horizon:
         stop = min(start + length, steady) if start < steady else horizon
@@ -114,7 +133,7 @@ def _thresholds(paths: Floats, streams: int, ert: int) -> Floats:
         # Where values are missing, some streams have nothing to say yet, and come last: they count as the largest, for
         # a threshold by the few that say something would be too low for a stream in which nothing is missing.
         highest = np.sort(largest)
-        share = -math.expm1((stop - start) * math.log1p(-1 / ert))
+        share = -math.expm1((stop - start) * step * math.log1p(-1 / ert))
         # The k-th largest: at most k streams of those left lie above it, fewer where the statistic is discrete.
         above = min(len(highest) - 1, math.floor(share * left))
         limit = highest[len(highest) - 1 - above]

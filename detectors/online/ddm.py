@@ -7,14 +7,12 @@ from typing import Final
 import numpy as np
 
 from detectors.compiled import compiled
-from detectors.online.outputs import OnlineErrorDrift
-from detectors.online.tracker import Arrays, Floats
+from detectors.online.outputs import ErrorTracker, OnlineErrorDrift
+from detectors.online.tracker import Floats
 from govern.schema import FeatureSchema
 
 #: More values than so many come before any test, as in the article: a share of fewer is not yet near to normal.
 LEAST: Final = 30
-#: Later rows take the last threshold: chance moves a rate of n rows every n rows or so.
-_HORIZON: Final = 300
 
 
 def _follow_rate(errors: Floats, known: Floats) -> Floats:
@@ -39,30 +37,17 @@ def _follow_rate(errors: Floats, known: Floats) -> Floats:
 _follow = compiled(_follow_rate)
 
 
-class ErrorRate:
+class ErrorRate(ErrorTracker):
     """How far the error rate since the start lies above its best, in standard deviations of that."""
 
-    def prepare(self, rows: Floats) -> Floats:
-        return rows
+    width = 4
 
-    def simulate(self, prepared: Floats) -> Floats:
-        return self._follow(prepared, *self.begin())
+    def follow(self, errors: Floats, known: Floats) -> Floats:
+        return _follow(errors, known)
 
-    def begin(self) -> Arrays:
-        return (np.zeros(4),)
-
-    def walk(self, known: Arrays, rows: Floats) -> tuple[Floats, Arrays]:
-        rate = known[0].copy()
-        return self._follow(rows, rate), (rate,)
-
-    def _follow(self, rows: Floats, rate: Floats) -> Floats:
-        return _follow(rows[:, 0], rate)[:, None]
-
-    def accepts(self, known: Arrays, rows: int) -> bool:
-        if len(known) != 1 or known[0].dtype != np.float64 or known[0].shape != (4,):
-            return False
-        seen, total, p, s = map(float, known[0])
-        return 0.0 <= total <= seen <= rows and seen.is_integer() and 0.0 <= p <= 1.0 and 0.0 <= s <= 1.0
+    def possible(self, known: list[float]) -> bool:
+        seen, total, p, s = known
+        return 0.0 <= total <= seen and 0.0 <= p <= 1.0 and 0.0 <= s <= 1.0
 
 
 class DDMDrift(OnlineErrorDrift):
@@ -73,9 +58,9 @@ class DDMDrift(OnlineErrorDrift):
     above 3, at any row; here the thresholds come from the expected run time. It compares the stream with itself: a
     stream that errs more than the reference from its first row on is no change to it, nor are fewer errors.
 
-    All rows since the start weigh alike. So after the first few hundred rows without an alarm chance moves the rate
-    ever less, and false alarms are rarer than one in `ert` rows; and a change takes longer to show, as the square root
-    of the rows before it.
+    All rows since the start weigh alike. So after the first 1,500 rows without an alarm chance moves the rate ever
+    less, and false alarms are rarer than one in `ert` rows; and a change takes longer to show, as the square root of
+    the rows before it.
 
     Unlike the article, a row before the first error is no best one: its s would be 0, and any error an alarm.
 
@@ -91,16 +76,14 @@ class DDMDrift(OnlineErrorDrift):
     """
 
     method = "ddm"
+    #: Version 1 had thresholds of 300 rows.
+    state_version = 2
     statistic_name = "rise"
 
     def __init__(
         self, *, output: str = "predict_proba", ert: int = 1_000, max_reference: int = 100_000, seed: int = 0
     ) -> None:
         super().__init__(output=output, ert=ert, max_reference=max_reference, seed=seed)
-
-    @property
-    def _horizon(self) -> int:
-        return _HORIZON
 
     def _track(self, reference: Floats, schema: FeatureSchema) -> ErrorRate:
         return ErrorRate()

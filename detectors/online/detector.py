@@ -41,6 +41,8 @@ class OnlineDrift(Stored):
     kind: Final[Kind] = "drift"
     kinds: ClassVar[tuple[FeatureKind, ...]]
     min_instances = 1
+    #: Compares a stream with itself, and chance needs more rows to settle than a reference may have.
+    long_runs: ClassVar[bool] = False
 
     def __init__(self, *, ert: int, max_reference: int, seed: int, **own: Param) -> None:
         # With fewer rows than that, the windows of a run do not even fill.
@@ -57,6 +59,19 @@ class OnlineDrift(Stored):
     @abstractmethod
     def _horizon(self) -> int:
         """Rows since a start after which, without change, a statistic's distribution stays as it is."""
+
+    @property
+    def _least_rows(self) -> int:
+        """Of a reference."""
+        return min_rows(self._horizon)
+
+    def _settles(self, reference: Floats) -> int:
+        """The horizon where it depends on the (m, d) reference.
+
+        Raises:
+            BadInput: a run would take too many rows to say anything.
+        """
+        return self._horizon
 
     @abstractmethod
     def _track(self, reference: Floats, schema: FeatureSchema) -> Tracker:
@@ -103,15 +118,16 @@ class OnlineDrift(Stored):
             BadInput: too few rows, no feature of these kinds, or one with too few values; or so many are missing that
                 it would never alarm.
         """
-        require_rows(reference, min_rows(self._horizon), method=self.method, what="reference")
+        require_rows(reference, self._least_rows, method=self.method, what="reference")
         self._names(reference.schema)
         order = np.random.default_rng(self.seed).permutation(len(reference))
         rows = self._read(reference.take(order[: self.max_reference]))
         without, streams = self._simulated(rows, reference.schema)
-        limits = calibrate(without, streams, horizon=self._horizon, ert=self.ert, seed=self.seed)
+        horizon = self._settles(rows)
+        limits = calibrate(without, streams, horizon=horizon, ert=self.ert, seed=self.seed, long_runs=self.long_runs)
         if np.isinf(limits[-1]):
             raise BadInput(
-                f"{self.method}: no stream of {self._horizon} rows of the reference has values enough for a statistic",
+                f"{self.method}: no stream of {horizon} rows of the reference has values enough for a statistic",
                 why="so it would never alarm: most of them are missing",
                 fix="leave such features to `data_quality`, or give a reference with fewer missing values",
             )
@@ -192,10 +208,12 @@ class OnlineDrift(Stored):
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()
         names = self._names(state.schema)
-        if set(arrays) != {"reference", "thresholds"} or arrays["thresholds"].shape != (self._horizon,):
+        if set(arrays) != {"reference", "thresholds"}:
             raise state.damaged(f"its arrays are {sorted(arrays)}, not a reference and thresholds")
         if arrays["reference"].ndim != 2 or arrays["reference"].shape[1] != len(names):
             raise state.damaged(f"its reference is not one of {len(names)} columns")
+        if arrays["thresholds"].shape != (self._settles(arrays["reference"]),):
+            raise state.damaged(f"its thresholds are not those of {self._settles(arrays['reference'])} rows")
         self._limits: Floats = arrays["thresholds"]
         self._tracker = self._track(arrays["reference"], state.schema)
         self._state = state

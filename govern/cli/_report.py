@@ -58,7 +58,7 @@ def page(measured: Sequence[Measured], reference: Frame, origin: str, rows_per_d
             [_step(one) for one in measured],
             numbers=4,
         ),
-        "<p class=faint>The threshold is a p-value for drift, and else a score.</p>",
+        "<p class=faint>Thresholds are p-values for drift, statistics where each row is looked at, else scores.</p>",
         "<h2>What they see, and how often they alarm for nothing</h2>",
         _table(columns(rows_per_day), list(_told(measured, rows_per_day)), numbers=2),
         f"<p class=faint>Of windows drawn from rows of the reference that were not learned from: the smallest change "

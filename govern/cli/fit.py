@@ -283,7 +283,10 @@ def _progress(console: Console) -> Progress:
 
 def _grid(reports: list[Report]) -> Grid:
     grid = Grid(
-        box=SIMPLE, pad_edge=False, caption="threshold: a p-value for drift, else a score", caption_justify="left"
+        box=SIMPLE,
+        pad_edge=False,
+        caption="threshold: a p-value for drift, a statistic where each row is looked at, else a score",
+        caption_justify="left",
     )
     for heading in ("step", "method"):
         grid.add_column(heading)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import subprocess
@@ -56,6 +57,8 @@ ERT: Final = 1_000
 WINDOWED: Final = ("tabular", "ks", "psi", "jensen_shannon", "wasserstein")
 BORROWED: Final = ("alibi_detect.TabularDrift", "alibi_detect.KSDrift")
 ONLINE: Final = ("online_cvm", "incremental_ks", "page_hinkley", "adwin", "online_fet")
+#: Of the streams of errors alone.
+OF_ERRORS: Final = ("ddm", "eddm", "hddm_a", "hddm_w")
 
 #: (people who are drawn, those of the last year, generator) -> people after the change.
 Change = Callable[[pa.Table, pa.Table, np.random.Generator], pa.Table]
@@ -125,19 +128,26 @@ def errors(people: pa.Table) -> pa.Table:
     return pa.table({"wrong": wrong.astype(float), "was": np.where(wrong, "wrong", "right")})
 
 
+def as_output(frame: Frame) -> Frame:
+    """With its first column, which is 1 for an error, as the output that such detectors read."""
+    return dataclasses.replace(frame, outputs={"predict_proba": frame.columns[0][:, None]})
+
+
 def scores_of(detector: str, reference: Frame, streams: Sequence[Frame]) -> Floats:
     """(streams, rows): higher is stranger; NaN where it says nothing."""
     scores = np.full((len(streams), BEFORE + AFTER), np.nan)
     made = plugins.load(plugins.DETECTORS, detector)
-    if detector in ONLINE:
+    if detector in OF_ERRORS:
+        reference, *streams = (as_output(one) for one in (reference, *streams))
+    if detector in (*ONLINE, *OF_ERRORS):
         online = made(ert=ERT)
         assert isinstance(online, OnlineDrift)
         online.fit(reference)
         limits = online.thresholds[np.minimum(np.arange(scores.shape[1]), len(online.thresholds) - 1)]
         for stream, row in zip(streams, scores, strict=True):
-            columns = [stream.columns[at].astype(float) for at in online._columns]
-            statistics, _ = online._tracker.walk(online._tracker.begin(), np.column_stack(columns))
-            row[:] = np.fmax.reduce(statistics / limits[:, None], axis=1)
+            statistics, _ = online._tracker.walk(online._tracker.begin(), online._read(stream))
+            with np.errstate(invalid="ignore"):  # 0 / 0: nothing above 0 is possible yet
+                row[:] = np.fmax.reduce(statistics / limits[:, None], axis=1)
         return np.where(np.isfinite(scores), scores, np.nan)
     fitted = made(p_val=0.05).fit(reference)
     for stream, row in zip(streams, scores, strict=True):
@@ -228,7 +238,8 @@ def compared(
         np.stack([[np.column_stack(stream.columns[columns]) for stream in streams] for _, streams in frames]),
         numeric[columns],
     ) as others_say:
-        for name in (*WINDOWED, *(BORROWED if importlib.util.find_spec("alibi_detect") else ()), *ONLINE):
+        borrowed = BORROWED if importlib.util.find_spec("alibi_detect") else ()
+        for name in (*WINDOWED, *borrowed, *ONLINE, *(OF_ERRORS if seen is errors else ())):
             found = np.stack([scores_of(name, reference, streams) for reference, streams in frames])
             yield [name, *cells(found, quiet, len(changes))]
         at_random = np.random.default_rng(0).random((len(seeds), len(frames[0][1]), BEFORE + AFTER))

@@ -35,20 +35,25 @@ def test_every_step_is_fitted_and_stored(make_table, tmp_path):
         {"type": "tabular", "params": {"p_val": 0.01, "correction": "fdr"}, "artifact": "a/drift"},
         {"type": "isolation_forest", "params": {"seed": 3}, "artifact": "a/outlier"},
         {"type": "model_distillation", "artifact": "a/adversarial"},
+        {"type": "ddm", "artifact": "a/online"},
     )
-    reference = make_table(500)
+    reference = make_table(600)
     reports = list(fit(jobs(pipeline, tmp_path), reference))
     assert [(one.step, one.kind, one.method) for one in reports] == [
         ("s0", "drift", "tabular"),
         ("s1", "outlier", "isolation_forest"),
         ("s2", "adversarial", "model_distillation"),
+        ("s3", "drift", "ddm"),
     ]
     for one in reports:
         stored = artifacts.load(one.path)
         assert one.path.is_relative_to(tmp_path / "a")
-        assert (one.digest, one.rows) == (stored.digest, 500)
+        assert (one.digest, one.rows) == (stored.digest, 600)
         assert stored.reference_digest == reference.digest
-        assert one.threshold == pytest.approx(stored.score(reference).threshold)
+        # At its first row ddm cannot alarm: what is reported is the threshold of later ones.
+        settled = stored.thresholds[-1] if one.method == "ddm" else stored.score(reference).threshold
+        assert one.threshold == pytest.approx(settled)
+        assert np.isfinite(one.threshold)
 
 
 def test_fitting_goes_step_by_step(make_table, tmp_path):

@@ -24,12 +24,14 @@ from nannyml.drift.univariate import FeatureType
 from nannyml.drift.univariate.methods import MethodFactory
 from nannyml.thresholds import ConstantThreshold
 from river.drift import ADWIN, PageHinkley
-from river.drift.binary import DDM, HDDM_A, HDDM_W
+from river.drift.binary import DDM, EDDM, HDDM_A, HDDM_W
 
 #: What the significance of these tests is tuned by; the score of a row is that of the strictest that alarmed by then.
 EXPONENTS = (1, 2, 3, 4, 6, 8, 12)
 #: Of DDM, in standard deviations.
 DEVIATIONS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+#: Of EDDM, by how much its distances are shorter.
+SHORTENED = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 #: Rows of the reference that an MMD is computed from, which takes their square.
 MMD_ROWS = 500
 SMALLEST = 1e-300
@@ -142,6 +144,7 @@ ONLINE = {
 #: Of streams of 0 and 1 alone. They see a rise of errors.
 BINARY = {
     "river DDM": strictest(lambda bound: DDM(drift_threshold=bound, warning_threshold=1.0), DEVIATIONS),
+    "river EDDM": strictest(lambda share: EDDM(alpha=1.0, beta=1.0 - share), SHORTENED),
     "river HDDM_A": strictest(lambda power: HDDM_A(drift_confidence=10.0**-power), EXPONENTS),
     "river HDDM_W": strictest(lambda power: HDDM_W(drift_confidence=10.0**-power), EXPONENTS),
 }
