@@ -56,8 +56,9 @@ class Imputer:
     def rows(self, frame: Frame) -> npt.NDArray[np.float64]:
         """(n, d) float64 without NaN, within the range of float32. A category is its code, an unseen one -2."""
         out = np.empty((len(frame), len(self.columns)))
-        for target, (position, fill) in enumerate(zip(self.columns.tolist(), self.fills.tolist(), strict=True)):
-            column = frame.columns[position]
-            gone = column == MISSING if frame.schema.features[position].kind == "categorical" else np.isnan(column)
-            out[:, target] = np.where(gone, fill, column)
+        positions = self.columns.tolist()
+        for target, position in enumerate(positions):
+            out[:, target] = frame.columns[position]
+        coded = np.array([frame.schema.features[position].kind == "categorical" for position in positions])
+        np.copyto(out, self.fills, where=np.isnan(out) | (coded & (out == MISSING)))
         return np.clip(out, -_LARGEST, _LARGEST, out=out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from detectors.compiled import compiled
 Nodes = npt.NDArray[np.uint32]
 Singles = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
+
+#: Rows that descend at once; the last few are filled up with zeros, which cost nothing beside the wait for memory.
+_TOGETHER: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,12 @@ class Lockstep:
             length=length[order],
         )
 
-    def lengths(self, rows: Singles) -> Floats:
-        """(n, d) float32 without NaN -> (n,) float64, the lengths of each row's leaves, added up tree by tree."""
-        return _walk(rows, self.roots, self.depths, self.feature, self.threshold, self.child, self.length)
+    def lengths(self, rows: Floats) -> Floats:
+        """(n, d) without NaN, within the range of float32 -> (n,), the lengths of each row's leaves, tree by tree."""
+        n, width = rows.shape
+        filled = np.zeros((-(-n // _TOGETHER) * _TOGETHER, width), dtype=np.float32)
+        filled[:n] = rows
+        return _walk(filled, self.roots, self.depths, self.feature, self.threshold, self.child, self.length)[:n]
 
 
 def _at_most(numbers: Floats) -> Singles:
@@ -104,32 +110,18 @@ def _walk_rows(
     child: Nodes,
     length: Floats,
 ) -> Floats:
-    n = rows.shape[0]
-    total = np.zeros(n)
-    together = n - n % 4
+    total = np.zeros(rows.shape[0])
+    nodes = np.empty(_TOGETHER, dtype=np.uint32)
     for tree in range(len(roots)):  # tree by tree, so that one tree at a time stays in the processor's nearest cache
-        root = roots[tree]
-        # While one of four waits for memory, the others go on.
-        for row in range(0, together, 4):
-            first, second, third, fourth = rows[row], rows[row + 1], rows[row + 2], rows[row + 3]
-            a = b = c = d = root
+        for row in range(0, len(total), _TOGETHER):
+            nodes[:] = roots[tree]
             for _ in range(depths[tree]):
-                a = child[a] + np.uint32(first[feature[a]] > threshold[a])
-                b = child[b] + np.uint32(second[feature[b]] > threshold[b])
-                c = child[c] + np.uint32(third[feature[c]] > threshold[c])
-                d = child[d] + np.uint32(fourth[feature[d]] > threshold[d])
-            total[row] += length[a]
-            total[row + 1] += length[b]
-            total[row + 2] += length[c]
-            total[row + 3] += length[d]
-        for row in range(together, n):
-            node, last = root, root
-            for _ in range(depths[tree]):
-                node = child[last] + np.uint32(rows[row, feature[last]] > threshold[last])
-                if node == last:
-                    break
-                last = node
-            total[row] += length[node]
+                # While one waits for memory, the others go on: the compiler writes this loop out.
+                for i in range(_TOGETHER):
+                    node = nodes[i]
+                    nodes[i] = child[node] + np.uint32(rows[row + i, feature[node]] > threshold[node])
+            for i in range(_TOGETHER):
+                total[row + i] += length[nodes[i]]
     return total
 
 

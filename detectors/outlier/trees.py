@@ -70,7 +70,7 @@ class Forest:
 
     def scores(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(n, d) float64 without NaN -> (n,) float64 in (0, 1], 1 is strangest: scikit-learn's -score_samples."""
-        total = self._lockstep.lengths(np.ascontiguousarray(rows, dtype=np.float32))
+        total = self._lockstep.lengths(rows)
         return np.asarray(2.0 ** (-total / self.normaliser), dtype=np.float64)
 
     def parts(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
