@@ -25,8 +25,9 @@ _TAIL: Final = 2.2
 #: Terms of the theta series, each twice, for k and -k; the next is below 1e-39 wherever the body is used (z < 1.5).
 _TERMS: Final = 6
 
-_HALVES: Final = (np.arange(_TERMS) + 0.5) * math.pi
-_WHOLES: Final = np.arange(1, _TERMS + 1) * math.pi
+#: (4, terms) the squares of the series' angles, to the powers 0 to 3.
+_HALVES: Final = ((np.arange(_TERMS) + 0.5) * math.pi) ** (2 * np.arange(4.0)[:, None])
+_WHOLES: Final = (np.arange(1, _TERMS + 1) * math.pi) ** (2 * np.arange(4.0)[:, None])
 _ROOT_HALF_PI: Final = math.sqrt(math.pi / 2)
 
 
@@ -77,21 +78,17 @@ def _log_binomials(n: int) -> Floats:
 def _body(z: Floats, n: Floats) -> Floats:
     """(k,) P(sqrt(n) * D_n < z) by the expansion of Pelz and Good (1976, J. R. Stat. Soc. B 38, 152-156)."""
     tiny = z < 0.1  # the probability is below 1e-50, and the powers of 1/z overflow
-    z = np.where(tiny, 1.0, z)[:, None]
+    z = np.where(tiny, 1.0, z)
     z2 = z * z
     z4 = z2 * z2
     z6, z8 = z4 * z2, z4 * z4
-    h2 = _HALVES**2
-    h4 = h2 * h2
-    w2 = _WHOLES**2
-    half = 2 * np.exp(-h2 / (2 * z2))
-    whole = 2 * np.exp(-w2 / (2 * z2))
-    k0 = half.sum(axis=1) / z[:, 0]
-    k1 = ((h2 - z2) * half / (6 * z4)).sum(axis=1)
-    k2 = (((6 * z6 + 2 * z4) + (2 * z4 - 5 * z2) * h2 + (1 - 2 * z2) * h4) * half / (72 * z6 * z)).sum(axis=1)
-    k2 -= (w2 * whole / (36 * z2 * z)).sum(axis=1)
-    inner = (5 - 30 * z2) * h2 * h4 + (-60 * z2 + 212 * z4) * h4 + (135 * z4 - 96 * z6) * h2 - 30 * z6 - 90 * z8
-    k3 = (inner * half / (6480 * z8 * z2)).sum(axis=1)
-    k3 += ((3 * z2 * w2 - w2 * w2) * whole / (216 * z6)).sum(axis=1)
-    body: Floats = _ROOT_HALF_PI * (k0 + k1 / np.sqrt(n) + k2 / n + k3 / n**1.5)
+    by = -0.5 / z2[:, None]
+    # Sums of the series' terms, times powers of their squared angles.
+    s0, s1, s2, s3 = (2 * np.exp(by * _HALVES[1]) @ _HALVES.T).T
+    _, w1, w2, _ = (2 * np.exp(by * _WHOLES[1]) @ _WHOLES.T).T
+    k1 = (s1 - z2 * s0) / (6 * z4)
+    k2 = ((6 * z6 + 2 * z4) * s0 + (2 * z4 - 5 * z2) * s1 + (1 - 2 * z2) * s2) / (72 * z6 * z) - w1 / (36 * z2 * z)
+    k3 = (5 - 30 * z2) * s3 + (212 * z4 - 60 * z2) * s2 + (135 * z4 - 96 * z6) * s1 - (30 * z6 + 90 * z8) * s0
+    k3 = k3 / (6480 * z8 * z2) + (3 * z2 * w1 - w2) / (216 * z6)
+    body: Floats = _ROOT_HALF_PI * (s0 / z + k1 / np.sqrt(n) + k2 / n + k3 / n**1.5)
     return np.where(tiny, 0.0, body)
