@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from detectors.base import Array
 from detectors.drift.categorical import ChiSquared
-from detectors.drift.cramer_von_mises import outcomes_of
+from detectors.drift.cramer_von_mises import in_order, outcomes_of
 from detectors.drift.feature_test import FeatureTest, Settings
 from detectors.drift.kolmogorov import survivals
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov, numbers
@@ -106,13 +107,13 @@ def _largest_distances(references: Sequence[Floats], sizes: Floats, rows: Floats
     return distance, tied
 
 
-def _looked_up(references: Sequence[Floats], keys: Floats, bounds: Ranks) -> tuple[Floats, Bools]:
+def _looked_up(references: Sequence[Array], keys: Array, bounds: Ranks) -> tuple[Floats, Bools]:
     """(j, l) how many of a reference are below each of (j, l) keys; (j,) whether one of them is in it.
 
     Args:
         bounds: (k + 1,), reference i is asked for the keys from row bounds[i] to bounds[i + 1].
     """
-    under, next_to = np.empty(keys.shape), np.empty(keys.shape)
+    under, next_to = np.empty(keys.shape), np.empty_like(keys)
     for reference, start, end in zip(references, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         ranks = reference.searchsorted(keys[start:end])
         under[start:end] = ranks
@@ -127,7 +128,7 @@ def _cramer_von_mises(tests: Sequence[CramerVonMises], window: Frame, how: Setti
         m = rows.shape[1]
         references = [tests[place].reference for place in places]
         sizes = np.array([len(one.values) for one in references], dtype=np.float64)
-        under, tied = _looked_up([one.values for one in references], rows, np.arange(len(places) + 1))
+        under, tied = _looked_up([one.keys for one in references], in_order(rows), np.arange(len(places) + 1))
         # Rank less place is how many of the other sample are below. Of the reference's values, n - under are above the
         # window's i-th and count it; the square of a number is the sum of the odd numbers below its double.
         of_reference = sizes * m * m - under @ (2 * np.arange(m) + 1.0)

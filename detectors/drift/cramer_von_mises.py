@@ -14,6 +14,7 @@ from scipy.special import erfc, gammaln, kve
 from detectors.drift.univariate import UNTESTED, Outcome
 
 Floats = npt.NDArray[np.float64]
+Keys = npt.NDArray[np.int64]
 
 #: Up to this many values in both samples the p-value is exact, as scipy's `method="auto"` and alibi-detect have it.
 EXACT_MAX: Final = 20
@@ -38,12 +39,14 @@ class Sorted:
     Attributes:
         values: (n,) float64, sorted, without NaN.
         tied: whether a value comes more than once.
+        keys: (n,) int64, `in_order` of the values.
         shares, squares: (n + 1,) float64, sums over the first values of the distribution function at each, half of its
             own jump counted, and of that function's square.
     """
 
     values: Floats
     tied: bool
+    keys: Keys
     shares: Floats
     squares: Floats
 
@@ -52,9 +55,18 @@ class Sorted:
         first = np.flatnonzero(_firsts(values))
         height = np.diff(first, append=len(values))
         share = np.repeat((first + height / 2) / len(values), height)
-        return cls(
-            values, len(first) < len(values), np.append(0.0, np.cumsum(share)), np.append(0.0, np.cumsum(share**2))
-        )
+        sums = (np.append(0.0, np.cumsum(share)), np.append(0.0, np.cumsum(share**2)))
+        return cls(values, len(first) < len(values), in_order(values), *sums)
+
+
+def in_order(values: Floats) -> Keys:
+    """int64 numbers of the same shape, in the same order and equal where the values are; no NaN.
+
+    numpy looks them up a sixth faster, as it need not ask of each whether it is NaN.
+    """
+    bits = (values + 0.0).view(np.int64)  # the sum makes 0.0 of -0.0
+    # Of negative numbers, a larger magnitude is a larger number, but for the sign's bit.
+    return bits ^ ((bits >> 63) & np.iinfo(np.int64).max)
 
 
 def cramer_von_mises(reference: Sorted, window: Floats) -> Outcome:

@@ -9,8 +9,10 @@ import pytest
 
 from detectors.drift import batch
 from detectors.drift.categorical import ChiSquared
+from detectors.drift.cramer_von_mises import in_order
 from detectors.drift.feature_test import Settings
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov
+from detectors.drift.rates import MissingRate, UnseenRate
 from govern.frame import MISSING, UNSEEN
 
 
@@ -32,9 +34,17 @@ def test_together_as_alone(make_table, seed):
         how = Settings(level=0.05, tail=tail, draws=199)
         tests = [kind.of(reference, place) for kind in (KolmogorovSmirnov, CramerVonMises) for place in range(9)]
         tests[5:5] = [ChiSquared.of(reference, place) for place in range(9, 13)]
+        tests[2:2] = [MissingRate.of(reference, place) for place in range(13)]
+        tests[20:20] = [UnseenRate.of(reference, place) for place in range(9, 13)]
         together = [dataclasses.astuple(one) for one in batch.run(tests, window, how)]
         alone = [dataclasses.astuple(test.run(window, how)) for test in tests]
         np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+def test_whole_numbers_in_the_order_of_the_values():
+    values = np.array([-np.inf, -1e308, -2.5, -2.0, -5e-324, -0.0, 0.0, 5e-324, 2.0, 2.5, 1e308, np.inf])
+    keys = in_order(values)
+    np.testing.assert_array_equal(np.sign(np.diff(keys)), (values[1:] > values[:-1]).astype(int))
 
 
 def test_blocks_do_not_matter(make_table, monkeypatch):
