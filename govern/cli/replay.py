@@ -17,6 +17,7 @@ from rich.console import Console
 from govern import record as records
 from govern.bus import Bus, open_bus
 from govern.bus.topics import topic
+from govern.cli._artifacts import TrustedOption, trusting
 from govern.cli._bounds import Bounds
 from govern.cli._common import EXIT_FAILURE, BusOption, NamespaceOption, run
 from govern.codecs import cloudevents
@@ -46,6 +47,7 @@ def replay(
     ] = None,
     purpose: Annotated[str, typer.Option("--purpose", help="Why you look; recorded with the access.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for each verdict.")] = False,
+    trusted: TrustedOption = None,
 ) -> None:
     """Recompute past verdicts from the inferences that they name; exit 1 when one differs from what was recorded.
 
@@ -53,7 +55,8 @@ def replay(
     fields and both their values. That you looked goes on record.
     """
     bounds = Bounds.read(since, until)
-    found = link([loaded for file in files for loaded in load(file)])
+    check = trusting(trusted or [])
+    found = link([loaded for file in files for loaded in load(file, check=check)])
     pipelines = {loaded.plan.name: loaded for loaded in found.pipelines}
 
     def wanted(verdict: Verdict) -> bool:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from explainers.artifacts import folders
 from explainers.served import explainer_sources
 from govern.bus import open_bus
+from govern.cli._artifacts import TrustedOption, trusting
 from govern.cli._common import (
     MetricsHostOption,
     MetricsPortOption,
@@ -71,19 +72,21 @@ def serve_command(
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = 0,
     otlp: OtlpOption = None,
+    trusted: TrustedOption = None,
 ) -> None:
     """Serve pipelines over Open Inference Protocol V2, until SIGTERM or Ctrl-C.
 
     Of a pipeline that watches a captured stream the steps are served, each as <pipeline>-<step>; one without `source`
     is served whole, under its own name.
     """
+    check = trusting(trusted or [])
 
     async def main(stop: asyncio.Event) -> None:
         with ExitStack() as stack:
             listening = stack.enter_context(listen(*_address(http, "--http")))
             metrics, _ = telemetry(stack, "govern-serve", CollectorRegistry(), (metrics_host, metrics_port), otlp)
             connections = AsyncExitStack()
-            read = [sources(file, connections) for file in files]
+            read = [sources(file, connections, check=check) for file in files]
             served = [source for _, found in read for source in found]
             if explainers is not None:
                 client = stack.enter_context(httpx.Client())

@@ -154,18 +154,21 @@ def load_documented(path: Path, *, placement: str | None = None, check: Check | 
     ]
 
 
-def load_watching(path: Path, documents: Sequence[tuple[Document, Pipeline]] | None = None) -> list[LoadedPipeline]:
+def load_watching(
+    path: Path, documents: Sequence[tuple[Document, Pipeline]] | None = None, *, check: Check | None = None
+) -> list[LoadedPipeline]:
     """Every pipeline of a file that watches a captured stream, whole; the others are called (`govern.runtime.flow`).
 
     Args:
         documents: of a file that was read already.
+        check: of each artifact, before it is read.
 
     Raises:
         ConfigError, PipelineError, ArtifactError: as of `load`.
     """
     found = [one for one in documents or load_documents(path) if one[1].spec.source is not None]
     _check_run(path, found)
-    return [_load_one(path.parent, pipeline) for _, pipeline in found]
+    return [_load_one(path.parent, pipeline, check=check) for _, pipeline in found]
 
 
 def _check_run(path: Path, documents: Sequence[tuple[Document, Pipeline]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 from audit.keys import load_or_create
 from detectors import artifacts
 from detectors.drift.ks import KSDrift
+from detectors.outlier.mahalanobis import MahalanobisOutlier
 from govern import artifact, plugins
 from govern.cli._artifacts import trusting
 from govern.cli.main import main
 from govern.errors import ArtifactError
 from govern.frame import Frame
+from govern.runtime.flow.sources import sources
 from govern.runtime.loader import load
+from govern.runtime.serving.repository import Repository
 from govern.schema import Feature, FeatureSchema
 
 PIPELINE = """
@@ -95,6 +99,41 @@ def test_a_worker_refuses_what_no_trusted_key_signed(run: Run, folder: Path, emb
     (loaded,) = load(folder / "people.yaml", check=trusting([key_of(folder)]))
     assert loaded.detectors["drift"].digest == artifacts.load(folder / "drift").digest
     assert load(folder / "people.yaml"), "a worker that trusts whoever writes there reads it as before"
+
+
+@pytest.mark.parametrize("command", ["serve", "replay"])
+def test_serve_and_replay_refuse_it_too(run: Run, folder: Path, embedded_url: str, command: str) -> None:
+    words = (command, folder / "people.yaml", "--bus", embedded_url, "--trust-artifacts-signed-by", key_of(folder))
+    run("detector", "sign", folder / "drift", "--keys", folder / "others")
+    status, _, told = run(*words)
+    assert status != 0
+    assert "is not signed by a trusted key" in told
+
+
+async def test_a_server_reads_nothing_anew_that_no_trusted_key_signed(run: Run, folder: Path) -> None:
+    """Also not the artifact of a pipeline that is called."""
+    called = PIPELINE.replace("{service: income, model: income}", "null").replace("name: people", "name: called")
+    called = called.replace("ks, artifact: drift}, batch: {size: 100}", "mahalanobis, artifact: strange}")
+    (folder / "people.yaml").write_text(f"{PIPELINE}---{called}  output: {{steps: [drift]}}\n")
+    schema = FeatureSchema.load(folder / "schema.yaml")
+    pay = np.random.default_rng(0).normal(size=400)
+    artifacts.save(MahalanobisOutlier().fit(Frame(schema, (pay,))), folder / "strange")
+    artifact.record_lineage(folder / "strange", {"fitted_by": "jane"}, group=plugins.DETECTORS)
+    for name in ("drift", "strange"):
+        run("detector", "sign", folder / name, "--keys", folder / "mine")
+    async with AsyncExitStack() as stack:
+        _, found = sources(folder / "people.yaml", stack, check=trusting([key_of(folder)]))
+        repository = Repository(found)
+        assert set(repository) == {"people-drift", "called"}
+        for model, artifact_ in (("people-drift", "drift"), ("called", "strange")):
+            before = repository[model]
+            _edit_lineage(folder / artifact_)
+            with pytest.raises(ArtifactError, match="signature is of another manifest"):
+                repository.load(model)
+            assert repository[model] is before
+            run("detector", "sign", folder / artifact_, "--keys", folder / "mine")
+            repository.load(model)
+            assert repository[model] is not before
 
 
 def _edit_lineage(path: Path) -> None:

@@ -13,7 +13,7 @@ from govern.runtime.flow.metadata import metadata
 from govern.runtime.flow.model import DEFAULT_DEADLINE_S, FlowModel
 from govern.runtime.flow.steps.detector import InlineDetector
 from govern.runtime.flow.steps.router import Router
-from govern.runtime.loader import read_detector
+from govern.runtime.loader import Check, read_detector
 from govern.runtime.serving.names import model_name
 from govern.runtime.serving.step import DetectorStep
 from govern.schema import FeatureSchema
@@ -37,6 +37,7 @@ def flow_model(
     folder: Path,
     *,
     deadline_s: float = DEFAULT_DEADLINE_S,
+    check: Check | None = None,
 ) -> FlowModel:
     """A pipeline that was checked, as a model.
 
@@ -45,6 +46,7 @@ def flow_model(
 
     Args:
         folder: what the file's paths are relative to.
+        check: of each artifact, before it is read.
 
     Raises:
         GovernError: as `load_models`.
@@ -54,7 +56,7 @@ def flow_model(
     steps: dict[str, Step] = {}
     one = graph(pipeline)
     for node in one.steps:
-        step = _step(node, pipeline, folder, connections)
+        step = _step(node, pipeline, folder, connections, check)
         if step is not None:
             steps[node.name] = step
         if isinstance(step, Router) and step.learns:
@@ -63,7 +65,7 @@ def flow_model(
     return FlowModel(flow, metadata(flow), routers=routers, resources=connections.stack, deadline_s=deadline_s)
 
 
-def _step(node: Node, pipeline: Pipeline, folder: Path, connections: Connections) -> Step | None:
+def _step(node: Node, pipeline: Pipeline, folder: Path, connections: Connections, check: Check | None) -> Step | None:
     spec = node.step
     assert spec is not None, "entry and exit are no steps"
     called = connections.step(spec)
@@ -71,7 +73,7 @@ def _step(node: Node, pipeline: Pipeline, folder: Path, connections: Connections
         return called
     assert pipeline.spec.schema_path is not None, "a pipeline with a detector was checked to have a schema"
     schema = FeatureSchema.load(folder / pipeline.spec.schema_path)
-    detector = read_detector(folder, pipeline, node.name, spec.detector, schema)
+    detector = read_detector(folder, pipeline, node.name, spec.detector, schema, check=check)
     source = pipeline.spec.source
     judging = DetectorStep(
         namespace=pipeline.namespace,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from govern.errors import GovernError, NotFound
-from govern.runtime.loader import LoadedPipeline, load_watching
+from govern.runtime.loader import Check, LoadedPipeline, load_watching
 from govern.runtime.serving.detector import DetectorModel
 from govern.runtime.serving.model import Model
 from govern.runtime.serving.names import check_distinct, model_name
@@ -140,15 +140,17 @@ class Repository(Mapping[str, Model]):
         return found
 
 
-def detector_sources(path: Path, pipelines: Sequence[LoadedPipeline]) -> list[Source]:
+def detector_sources(path: Path, pipelines: Sequence[LoadedPipeline], *, check: Check | None = None) -> list[Source]:
     """The detector steps of a file.
 
     Args:
         pipelines: of the file, as they are now.
+        check: of each artifact that is read later, before it is.
     """
     return [
         Source(
-            model_name(one.plan.name, step), First(_model(DetectorStep.of(one, step)), partial(_again, path, one, step))
+            model_name(one.plan.name, step),
+            First(_model(DetectorStep.of(one, step)), partial(_again, path, one, step, check)),
         )
         for one in pipelines
         for step in one.detectors
@@ -171,8 +173,8 @@ def _model(step: DetectorStep) -> DetectorModel:
     return DetectorModel(model_name(step.pipeline, step.name), step)
 
 
-def _again(path: Path, before: LoadedPipeline, step: str) -> Model:
-    for one in load_watching(path):
+def _again(path: Path, before: LoadedPipeline, step: str, check: Check | None) -> Model:
+    for one in load_watching(path, check=check):
         if one.plan.name == before.plan.name:
             return _model(DetectorStep.of(one, step))
     raise NotFound(
