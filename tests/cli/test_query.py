@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from govern import artifact
 from govern.cli import _query
 from govern.cli._query import query
 from govern.cli.main import main
@@ -16,6 +18,16 @@ from govern.schema import FeatureSchema
 from govern.table import infer_schema
 
 SECRET = "hunter2-not-to-be-told"
+PIPELINE = """
+apiVersion: govern.io/v1alpha1
+kind: Pipeline
+metadata: {name: people}
+spec:
+  source: {service: income, model: income}
+  schema: schema.yaml
+  steps:
+    - {name: drift, detector: {type: tabular, artifact: drift}, batch: {size: 20}}
+"""
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -98,10 +110,18 @@ def test_a_missing_file_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_govern_fit_from_a_query(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["--sql", url, "--query", "SELECT age, job FROM people", "--model", "m", "--out", str(tmp_path / "out")]
+def test_govern_fit_from_a_query_says_so_in_the_artifact(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "people.yaml").write_text(PIPELINE)
+    asked = "SELECT age, job FROM people"
+    words = ["--sql", url, "--query", asked, "--pipeline", str(tmp_path / "people.yaml")]
     monkeypatch.setattr(sys, "argv", ["govern", "fit", *words])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert FeatureSchema.load(tmp_path / "out" / "schema.yaml").names == ("age", "job")
+    assert FeatureSchema.load(tmp_path / "schema.yaml").names == ("age", "job")
+    lineage = json.loads((tmp_path / "drift" / artifact.MANIFEST).read_text())["lineage"]
+    assert lineage["rows"] == 25
+    assert lineage["source"]["query"] == asked
+    assert lineage["source"]["database"].endswith(sa.make_url(url).database)
