@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from govern.pipeline import Pipeline
 from govern.record import Kind
 from govern.schema import FeatureSchema
 from govern.table import Table, infer_schema
+
+#: Rows by which a detector that looks at each has a threshold: windows are rarely larger, and scoring them is quick.
+_BEGINNING: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,7 @@ class Report:
     """A step's detector, fitted, stored and read back.
 
     Attributes:
-        threshold: as the detector states it when it scores the beginning of its own reference: on the p-value for
-            drift, on the score otherwise. Of a detector that looks at every row: on its statistic, once its thresholds
-            have settled; at the first row it cannot alarm yet.
+        threshold: `stated_threshold`.
         seconds: that fitting took.
     """
 
@@ -115,10 +116,7 @@ def fit(work: Sequence[Job], reference: Frame, *, lineage: Mapping[str, Any] | N
             record(job.path, replaced, lineage)
         seconds = time.perf_counter() - began
         stored = artifacts.load(job.path)
-        if isinstance(stored, OnlineDrift):
-            threshold = float(stored.thresholds[-1])
-        else:
-            threshold = stored.score(reference.take(slice(0, max(stored.min_instances, 1)))).threshold
+        threshold = stated_threshold(stored, reference)
         yield Report(
             job.pipeline,
             job.step,
@@ -130,6 +128,20 @@ def fit(work: Sequence[Job], reference: Frame, *, lineage: Mapping[str, Any] | N
             seconds,
             job.path,
         )
+
+
+def stated_threshold(detector: Detector, reference: Frame) -> float:
+    """As a detector states it when it scores the beginning of its reference: on the p-value for drift, else on a score.
+
+    One that looks at every row has none at its first rows. Then it is the threshold on its statistic at later ones, of
+    alibi-detect's at the row of this beginning at which it alarms, or the last.
+    """
+    if isinstance(detector, OnlineDrift):
+        return float(detector.thresholds[-1])
+    threshold = detector.score(reference.take(slice(0, max(detector.min_instances, 1)))).threshold
+    if np.isfinite(threshold):
+        return threshold
+    return detector.score(reference.take(slice(0, _BEGINNING))).threshold
 
 
 def require_usable(work: Sequence[Job], reference: Frame) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from detectors import artifacts
 from detectors.alibi.catalogue import SPECS
+from detectors.fit import stated_threshold
 from detectors.outlier.held_out import split
 from govern import plugins
 from govern.detection import WindowScores, stated_contamination
@@ -209,6 +210,9 @@ def test_online_detectors_by_name_simulate_their_thresholds_once(make_table, tmp
     np.random.seed(5)
     directly = getattr(cd, name)(reference.matrix(), ert=50, window_sizes=[10], n_bootstraps=200, verbose=False)
     again = artifacts.load(tmp_path / name)
+    # At its first row it states none.
+    assert np.isnan(detector.score(reference.take(slice(0, 1))).threshold)
+    assert np.isfinite(stated_threshold(detector, reference))
     memory = detector.start()
     for seed in range(3):
         window = make_table(20, seed=10 + seed, **shape)
