@@ -43,9 +43,10 @@ test: system lint test-numpy2 test-alibi test-peers ## Everything CI runs: lint,
 test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
 	$(call tests,.venv/bin/python,-m "not alibi and not peers and not tensorflow")
 
-# These import nothing whose version differs beside alibi, not even indirectly (a contract in .importlinter says so), and
-# start no detector that test-alibi does not run anyway: a second run would show the same again.
-ONCE := mirror bus telemetry web audit dashboards
+# These import nothing whose version differs beside alibi, not even indirectly (a contract in .importlinter says so; the
+# charts have no Python in them), and start no detector that test-alibi does not run anyway: a second run would show the
+# same again. Nor does it show more of processes that are killed: they are marked e2e.
+ONCE := mirror bus telemetry web audit dashboards charts services
 
 .PHONY: test-alibi
 test-alibi: .venv-alibi/.ready ## On numpy 1.26 with alibi and alibi-detect as oracles: all that can tell one numpy from another.

@@ -176,6 +176,7 @@ async def test_what_comes_before_a_file_that_is_none_is_published(
     assert "1 of them known already" in again.stdout
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(600)
 async def test_killed_again_and_again_it_publishes_every_row_once(
     people: Frame, tmp_path: Path, bus_url: str, unique: str

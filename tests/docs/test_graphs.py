@@ -106,6 +106,7 @@ async def until_judged(bus: Bus, namespace: str, end: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.e2e
 async def test_the_example_as_the_page_shows_it_with_kills(
     encoder: Process, port: int, tmp_path: Path, unique: str
 ) -> None:

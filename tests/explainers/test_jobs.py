@@ -316,6 +316,7 @@ async def test_two_workers_share_and_one_takes_over(
         assert {one.status for one in told} == {"ok"}
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(600)
 async def test_kill_9_at_random_moments(
     bus_url: str, unique: str, acs: Frame, acs_model: SklearnPredictor, tmp_path: Path

@@ -47,6 +47,7 @@ async def govern(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
     assert not await asyncio.to_thread(status)
 
 
+@pytest.mark.e2e
 async def test_killed_in_the_middle_it_alarms_at_the_same_rows(
     embedded_url: str, unique: str, make_inference: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ async def committed(bus: Bus, namespace: str) -> int:
     return sum([await bus.end_offset(Partition(name, number)) for number in range(PARTITIONS)])
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(300 + 6 * max(KILLS.values()))
 async def test_a_storm_of_kills_and_rebalances_changes_no_bit(
     bus_url: str, unique: str, fitted: Fitted, make_inference: Make, tmp_path: Path

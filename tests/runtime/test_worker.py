@@ -209,6 +209,7 @@ async def test_pipelines_come_change_and_go_while_it_runs(
     assert begins == [150, 330], "from the message on before which the change was taken over"
 
 
+@pytest.mark.e2e
 async def test_it_follows_its_files(bus: Bus, bus_url: str, unique: str, pipeline_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "govern.cli.main", "worker", str(pipeline_file), "--bus", bus_url]
     process = Process([*command, "--namespace", unique], log=tmp_path / "worker.log")
