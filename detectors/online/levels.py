@@ -1,56 +1,33 @@
-"""Statistics of a feature's level that need no window: each row brings sums up to date."""
+"""Cumulative sums of log-likelihood ratios of each feature's level: each row brings them up to date."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from detectors.compiled import compiled
-from detectors.online.ranks import sorted_of
+from detectors.online.traces import Places, Traces
 from detectors.online.tracker import Arrays, Floats
 
-#: What makes a rank's standard deviation 1: that of a uniform number is 1 / sqrt(12).
-_UNIT: Final = np.sqrt(12.0)
+#: A share is not taken to fall below this part of what it was: each one seen would make it impossible.
+_FLOOR: Final = 1e-3
 
 
-class Ranks:
-    """Numbers as places in the reference: from -sqrt(3) to sqrt(3), with mean 0 and variance 1 there (ties: less).
-
-    So one wild value counts as the largest, and all features have one scale and known bounds.
-
-    Args:
-        reference: (n, d), NaN is missing.
-
-    Raises:
-        BadInput: a feature has too few values.
-    """
-
-    def __init__(self, reference: Floats) -> None:
-        self._sorted = [sorted_of(column).values for column in reference.T]
-
-    def of(self, rows: Floats) -> Floats:
-        """(n, d) -> (n, d); what is missing stays NaN."""
-        found = np.full(rows.shape, np.nan)
-        for feature, values in enumerate(self._sorted):
-            there = ~np.isnan(rows[:, feature])
-            column = rows[there, feature]
-            places = values.searchsorted(column, side="left") + values.searchsorted(column, side="right")
-            found[there, feature] = (places / (2 * len(values)) - 0.5) * _UNIT
-        return found
-
-
-def _follow_cusum(ranks: Floats, slack: float, up: Floats, down: Floats, seen: Floats) -> Floats:
-    rows, features = ranks.shape
-    found = np.empty((rows, features))
+def _follow_cusum(
+    traces: Floats, weights: Floats, owners: Places, width: int, up: Floats, down: Floats, seen: Floats
+) -> Floats:
+    rows, count = traces.shape
+    found = np.zeros((rows, width))
     for row in range(rows):
-        for feature in range(features):
-            rank = ranks[row, feature]
-            if not np.isnan(rank):
-                up[feature] = max(0.0, up[feature] + rank - slack)
-                down[feature] = max(0.0, down[feature] - rank - slack)
-                seen[feature] += 1.0
-            found[row, feature] = max(up[feature], down[feature])
+        for trace in range(count):
+            value = traces[row, trace]
+            if not np.isnan(value):
+                up[trace] = max(0.0, up[trace] + weights[0, trace] * value + weights[1, trace])
+                down[trace] = max(0.0, down[trace] + weights[2, trace] * value + weights[3, trace])
+                seen[trace] += 1.0
+            found[row, owners[trace]] = max(found[row, owners[trace]], up[trace], down[trace])
     return found
 
 
@@ -58,35 +35,56 @@ _cusum = compiled(_follow_cusum)
 
 
 class Cusum:
-    """How far the sum of what each row's rank exceeds `slack` by has risen above its lowest, or the same downwards.
+    """How far the log-likelihood ratio of a level that rose, or fell, has risen above its lowest, in nats.
+
+    A number's rank is normal, and rises by twice the slack, in standard deviations. A category's share p rises by as
+    much in 2 arcsin(sqrt(p)), in which shares have one standard deviation (Cohen's h), or falls. By its likelihood a
+    rare category counts for what it is: ranks and categories of all shares have one scale, and one threshold. A
+    feature's statistic is the largest of its traces'.
 
     Args:
-        reference: (n, d), NaN is missing.
-        slack: in standard deviations of the ranks.
+        reference: (n, d); NaN is a missing number, categories are codes.
+        categories: of each feature, how many the schema lists; 0 for a number.
+        slack: half of the shift, in standard deviations.
+
+    References:
+        Page (1954); Cohen (1988): Statistical power analysis for the behavioral sciences, chapter 6.
     """
 
-    def __init__(self, reference: Floats, slack: float) -> None:
-        self._ranks = Ranks(reference)
-        self._slack = slack
-        self._width = reference.shape[1]
+    def __init__(self, reference: Floats, categories: Sequence[int], slack: float) -> None:
+        self._traces = Traces(reference, categories)
+        self._weights = np.empty((4, len(self._traces.owners)))
+        angles = 2 * np.arcsin(np.sqrt(self._traces.shares))
+        for at, shift in ((0, 2 * slack), (2, -2 * slack)):
+            share = self._traces.shares
+            turned = np.clip(angles + shift, 0.0, np.pi)
+            other = np.clip(np.sin(turned / 2) ** 2, _FLOOR * share, 1 - _FLOOR * (1 - share))
+            missed = np.log((1 - other) / (1 - share))
+            self._weights[at] = np.where(self._traces.binary, np.log(other / share) - missed, shift)
+            self._weights[at + 1] = np.where(self._traces.binary, missed, -(shift**2) / 2)
 
     def prepare(self, rows: Floats) -> Floats:
-        return self._ranks.of(rows)
+        return self._traces.of(rows)
 
     def simulate(self, prepared: Floats) -> Floats:
         return self._follow(prepared, *self.begin())
 
     def begin(self) -> Arrays:
-        return (np.zeros((3, self._width)),)
+        return (np.zeros((3, len(self._traces.owners))),)
 
     def walk(self, known: Arrays, rows: Floats) -> tuple[Floats, Arrays]:
         sums = known[0].copy()
         return self._follow(self.prepare(rows), sums), (sums,)
 
+    def values(self, known: Arrays, feature: int) -> int:
+        """Of the feature, since the start."""
+        return int(known[0][2, self._traces.owners.searchsorted(feature)])
+
     def _follow(self, prepared: Floats, sums: Floats) -> Floats:
-        return _cusum(prepared, self._slack, sums[0], sums[1], sums[2])
+        traces = self._traces
+        return _cusum(prepared, self._weights, traces.owners, traces.width, sums[0], sums[1], sums[2])
 
     def accepts(self, known: Arrays, rows: int) -> bool:
-        if len(known) != 1 or known[0].dtype != np.float64 or known[0].shape != (3, self._width):
+        if len(known) != 1 or known[0].dtype != np.float64 or known[0].shape != self.begin()[0].shape:
             return False
         return bool((known[0] >= 0.0).all() and np.isfinite(known[0]).all())

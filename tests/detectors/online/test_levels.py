@@ -7,13 +7,18 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from scipy.stats import bernoulli, norm
 
 from detectors import artifacts
-from detectors.online.adwin import BUCKETS, LEAST, AdwinDrift, Buckets
-from detectors.online.levels import Cusum, Ranks
+from detectors.memory import Memory
+from detectors.online.adwin import BUCKETS, LEAST, SIZES, AdwinDrift, Buckets
+from detectors.online.levels import Cusum
 from detectors.online.page_hinkley import PageHinkleyDrift
+from detectors.online.traces import MOST, Traces
 from govern.artifact import MANIFEST
 from govern.errors import ArtifactError, BadInput
+from govern.frame import MISSING, UNSEEN, Frame
+from tests.detectors.online.test_run_lengths import chosen
 
 
 @pytest.fixture(scope="module")
@@ -21,83 +26,163 @@ def reference():
     return np.random.default_rng(1).normal(size=(500, 2))
 
 
-def test_ranks_have_one_scale_and_forget_how_wild_a_value_is(reference):
-    ranks = Ranks(reference * [1.0, 1e6])
-    found = ranks.of(reference * [1.0, 1e6])
-    assert found.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-12)
-    assert found.std(axis=0) == pytest.approx([1.0, 1.0], abs=1e-4)
-    wild = ranks.of(np.array([[1e300, np.nan], [-np.inf, 0.0]]))
-    assert wild[0, 0] == -wild[1, 0] == pytest.approx(np.sqrt(3))
+def test_numbers_are_ranks_of_one_scale_and_categories_indicators(reference):
+    table = np.column_stack((reference * [1.0, 1e6], np.repeat([0, 1, 1, 2, 3], 100)))
+    table[0, 2] = 4
+    traces = Traces(table, [0, 0, 6])
+    found = traces.of(table)
+    # Unseen, missing, four of their own, and the rare: one of 500 has category 4, none 5.
+    assert traces.owners.tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 2]
+    assert traces.binary.tolist() == [False] * 2 + [True] * 7
+    assert found[:, :2].mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert found[:, :2].std(axis=0) == pytest.approx([1.0, 1.0], abs=1e-12)
+    assert found[:, 2:].sum(axis=0).tolist() == [0, 0, 200, 100, 100, 99, 1]
+    assert traces.shares[2] == traces.shares[3] == pytest.approx(0.5 / 501)
+    wild = traces.of(np.array([[1e300, np.nan, -1], [-np.inf, 0.0, -2], [0.0, 0.0, 5]]))
+    assert wild[0, 0] == -wild[1, 0] == pytest.approx(np.sqrt(3), rel=1e-4)
     assert np.isnan(wild[0, 1])
+    assert wild[:, 2:].argmax(axis=1).tolist() == [1, 0, 6]
+
+
+def test_a_feature_has_only_so_many_traces_and_two_values_have_one(reference):
+    codes = np.random.default_rng(4).integers(0, 1_000, 500)
+    assert len(Traces(codes[:, None].astype(float), [1_000]).owners) == 3
+    assert len(Traces((codes[:, None] % 90).astype(float), [90]).owners) <= 3 + MOST
+    assert len(Traces((codes[:, None] % 2).astype(float), [2]).owners) == 3
+    numbers = Traces((codes[:, None] % 2) * 7.0, [0])
+    assert numbers.of(np.array([[0.0], [7.0], [np.nan]])).ravel().tolist()[:2] == [0.0, 1.0]
+    assert numbers.binary.tolist() == [True]
 
 
 def test_cumulative_sums_are_pages(reference):
-    stream = np.random.default_rng(2).normal(0.4, 1.0, size=(80, 2))
-    stream[5:9, 1] = np.nan
-    tracker = Cusum(reference, 0.25)
+    rng = np.random.default_rng(2)
+    table = np.column_stack((reference[:, 0], np.repeat([0, 1, 2, 2, 2], 100)))
+    stream = np.column_stack((rng.normal(0.4, 1.0, size=80), rng.choice([-1, 0, 1, 2], 80, p=[0.05, 0.5, 0.3, 0.15])))
+    stream[5:9, 0] = np.nan
+    tracker = Cusum(table, [0, 3], 0.25)
     found = tracker.simulate(tracker.prepare(stream))
-    ranks = Ranks(reference).of(stream)
-    for feature in range(2):
-        up = down = lowest_up = lowest_down = 0.0
-        for row, rank in enumerate(ranks[:, feature]):
-            if not np.isnan(rank):
-                up, down = up + rank - 0.25, down - rank - 0.25
-                lowest_up, lowest_down = min(lowest_up, up), min(lowest_down, down)
-            assert found[row, feature] == pytest.approx(max(up - lowest_up, down - lowest_down), abs=1e-9)
+    traces = Traces(table, [0, 3])
+    expected = np.zeros((80, 2))
+    for trace, values in enumerate(traces.of(stream).T):
+        for sign in (1, -1):
+            share = traces.shares[trace]
+            other = np.sin(max(0.0, 2 * np.arcsin(np.sqrt(share)) + sign * 0.5) / 2) ** 2 if trace else np.nan
+            other = max(other, share / 1000) if trace else np.nan
+            total = lowest = 0.0
+            for row, value in enumerate(values):
+                if trace:
+                    total += np.log(other / share if value else (1 - other) / (1 - share))
+                elif not np.isnan(value):
+                    total += norm.logpdf(value, sign * 0.5) - norm.logpdf(value)
+                lowest = min(lowest, total)
+                at = row, traces.owners[trace]
+                expected[at] = max(expected[at], total - lowest)
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_best_cut_is_found_between_buckets(reference):
-    stream = np.concatenate((np.zeros(90), np.full(60, 0.8))) + np.random.default_rng(3).normal(size=150)
-    tracker = Buckets(reference[:, :1])
-    found = tracker.simulate(tracker.prepare(stream[:, None]))[:, 0]
-    sizes: list[list[list[float]]] = [[] for _ in range(10)]
-    for row, rank in enumerate(Ranks(reference[:, :1]).of(stream[:, None])[:, 0].tolist()):
-        sizes[0].insert(0, [rank])
-        for size in range(9):
-            if len(sizes[size]) > BUCKETS:
-                last = sizes[size].pop()
-                sizes[size + 1].insert(0, sizes[size].pop() + last)
-        newest_first = [bucket for size in sizes for bucket in size]
-        best = -1.0
-        for cut in range(1, len(newest_first)):
-            recent, before = (list(chain(*part)) for part in (newest_first[:cut], newest_first[cut:]))
-            if min(len(recent), len(before)) >= LEAST:
-                apart = abs(np.mean(recent) - np.mean(before))
-                best = max(best, apart * np.sqrt(len(recent) * len(before) / (row + 1)))
-        if best < 0:
-            assert np.isnan(found[row])
-        else:
-            assert found[row] == pytest.approx(best, abs=1e-9)
-    assert sum(len(bucket) for size in sizes for bucket in size) == 150
-    assert found[-1] > 1.5 * found[89]
+    rng = np.random.default_rng(3)
+    numbers = np.concatenate((np.zeros(90), np.full(60, 0.8))) + rng.normal(size=150)
+    stream = np.column_stack((numbers, np.concatenate((rng.random(90) < 0.2, rng.random(60) < 0.6))))
+    table = np.column_stack((reference[:, 0], np.repeat([0, 0, 0, 0, 1], 100)))
+    tracker = Buckets(table, [0, 2])
+    found = tracker.simulate(tracker.prepare(stream))
+    traces = Traces(table, [0, 2])
+    assert traces.binary.tolist() == [False, True, True, True]
+    for feature, trace in ((0, 0), (1, 3)):
+        sizes: list[list[list[float]]] = [[] for _ in range(10)]
+        for row, value in enumerate(traces.of(stream)[:, trace].tolist()):
+            sizes[0].insert(0, [value])
+            for size in range(9):
+                if len(sizes[size]) > BUCKETS:
+                    last = sizes[size].pop()
+                    sizes[size + 1].insert(0, sizes[size].pop() + last)
+            newest_first = [bucket for size in sizes for bucket in size]
+            best, n = 0.0, row + 1
+            for cut in range(1, len(newest_first)):
+                parts = [np.array(list(chain(*part))) for part in (newest_first[:cut], newest_first[cut:])]
+                recent, before = (len(part) for part in parts)
+                if min(recent, before) < LEAST:
+                    continue
+                if feature:
+                    both = np.concatenate(parts)
+                    ratio = sum(bernoulli.logpmf(part, part.mean()).sum() for part in parts)
+                    ratio -= bernoulli.logpmf(both, both.mean()).sum()
+                else:
+                    ratio = (parts[0].mean() - parts[1].mean()) ** 2 * recent * before / n / 2
+                if not feature or 0 < both.sum() < n:
+                    best = max(best, ratio + np.log(recent * before / n))
+            if n < 2 * LEAST:
+                assert np.isnan(found[row, feature])
+            else:
+                assert found[row, feature] == pytest.approx(best - np.log(max(1, np.log2(n / 4 / LEAST))), abs=1e-9)
+        assert sum(len(bucket) for size in sizes for bucket in size) == 150
+        assert found[-1, feature] > 1.5 * found[89, feature]
 
 
-def test_a_stream_of_61_rows_has_no_cut_with_enough_on_both_sides(reference):
-    tracker = Buckets(reference)
+def test_a_stream_of_19_rows_has_no_cut_with_enough_on_both_sides(reference):
+    tracker = Buckets(reference, [0, 0])
     found = tracker.simulate(tracker.prepare(reference[:300]))
-    assert np.isnan(found[:61]).all()
-    assert np.isfinite(found[61:]).all()
+    assert np.isnan(found[:19]).all()
+    assert np.isfinite(found[19:]).all()
 
 
-def test_an_artifact_of_version_1_is_refused(acs, tmp_path):
-    AdwinDrift().fit(acs[2015].take(slice(0, 700))).save(tmp_path / "a")
+def few(frame):
+    """A number and two categories, which take less time to fit."""
+    return chosen(frame, ("AGEP", "MAR", "CIT"))
+
+
+def test_a_category_never_seen_is_found_and_told_by_its_feature(acs):
+    """A feature that is all missing, and one that takes values which the schema does not list."""
+    frame = few(acs[2015].take(slice(0, 1_200)))
+    names = [feature.name for feature in frame.schema.features]
+    detectors = [made(ert=1_000).fit(frame.take(slice(0, 1_000))) for made in (PageHinkleyDrift, AdwinDrift)]
+    for code, name in ((MISSING, "MAR"), (UNSEEN, "CIT")):
+        columns = list(frame.columns)
+        at = names.index(name)
+        columns[at] = np.concatenate((columns[at][:1_100], np.full(100, code, dtype=np.int32)))
+        changed = Frame(frame.schema, tuple(columns)).take(slice(1_060, None))
+        for detector in detectors:
+            told = detector.score(changed)
+            assert told.alarm
+            assert 40 <= told.alarm_row < 65
+            assert [one.feature for one in told.features if one.is_drift] == [name]
+            assert [one.n for one in told.features] == [told.alarm_row + 1] * len(told.features)
+
+
+@pytest.mark.parametrize(("online", "current"), [(AdwinDrift, 3), (PageHinkleyDrift, 2)])
+def test_an_artifact_of_a_former_version_is_refused(online, current, acs, tmp_path):
+    online().fit(few(acs[2015].take(slice(0, 700)))).save(tmp_path / "a")
     path = tmp_path / "a" / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), "state_version": 1}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state_version": current - 1}))
     with pytest.raises(
-        ArtifactError, match=r"state_version of 'adwin' is 1: this release reads version 2 .fit it again"
+        ArtifactError,
+        match=rf"'{online.method}' is {current - 1}: this release reads version {current} .fit it again",
     ):
         artifacts.load(tmp_path / "a")
 
 
+def test_memory_of_numeric_features_alone_is_refused(acs):
+    """As former versions kept it: the worker is told, instead of going on with sums of other things."""
+    frame = few(acs[2015].take(slice(0, 700)))
+    for detector, arrays in (
+        (PageHinkleyDrift(), (np.zeros((3, 1)),)),
+        (AdwinDrift(), (np.zeros((1, SIZES, BUCKETS + 1)), np.zeros((1, SIZES), dtype=np.int64))),
+    ):
+        detector.fit(frame)
+        with pytest.raises(BadInput, match="what it remembered cannot be read"):
+            detector.unpack(detector.pack(Memory(5, arrays)))
+
+
 def test_what_it_remembers_does_not_grow_with_the_stream(reference):
-    tracker = Buckets(reference)
+    tracker = Buckets(reference, [0, 0])
     stream = np.random.default_rng(4).normal(size=(40_000, 2))
     _, few = tracker.walk(tracker.begin(), stream[:10])
     _, many = tracker.walk(few, stream[10:])
     assert tracker.accepts(many, 40_000)
     assert [array.shape for array in many] == [array.shape for array in few]
     assert (many[1] << np.arange(many[1].shape[1])).sum(axis=1).tolist() == [40_000, 40_000]
-    assert many[0].sum() == pytest.approx(Ranks(reference).of(stream).sum(), rel=1e-9)
+    assert many[0].sum() == pytest.approx(Traces(reference, [0, 0]).of(stream).sum(), rel=1e-9)
 
 
 def test_a_slack_that_would_never_settle_is_refused():

@@ -29,6 +29,17 @@ ONLINE = [
 ]  # fmt: skip
 
 
+#: What the streams are watched by: all sixteen features would take longer and show nothing else.
+NAMES = ("AGEP", "SCHL", "MAR", "RELP", "ESP")
+
+
+def chosen(frame: Frame, names: tuple[str, ...] = NAMES) -> Frame:
+    """Of these features alone."""
+    kept = [at for at, feature in enumerate(frame.schema.features) if feature.name in names]
+    schema = msgspec.structs.replace(frame.schema, features=tuple(frame.schema.features[at] for at in kept))
+    return Frame(schema, tuple(frame.columns[at] for at in kept))
+
+
 def alarms(detector: OnlineDrift, stream: Frame, size: int = 50) -> list[int]:
     """Rows at which it alarms; it starts anew after each, and so does the window, so that none is untold."""
     memory, at, found = detector.start(), 0, []
@@ -46,10 +57,11 @@ def alarms(detector: OnlineDrift, stream: Frame, size: int = 50) -> list[int]:
 @pytest.mark.parametrize("online", ONLINE)
 def test_a_stream_without_change_runs_as_long_as_expected_however_it_is_cut(online, acs):
     rows = told = 0
+    people = chosen(acs[2015])
     for seed in range(3):
         order = np.random.default_rng((7, seed)).permutation(4_000)
-        detector = online(ert=ERT, seed=seed).fit(acs[2015].take(order[:REFERENCE_ROWS]))
-        stream = acs[2015].take(order[REFERENCE_ROWS:])
+        detector = online(ert=ERT, seed=seed).fit(people.take(order[:REFERENCE_ROWS]))
+        stream = people.take(order[REFERENCE_ROWS:])
         told += len(alarms(detector, stream))
         rows += len(stream)
     # 37 alarms are expected of 7,500 rows: a Poisson number is within 3 standard deviations of it. What a reference of
@@ -75,9 +87,10 @@ def test_a_stream_without_change_runs_as_long_as_expected_however_it_is_cut(onli
 def test_a_real_change_is_found_soon(online, acs):
     """The stream turns from all people to those with a job, who are of other ages and schooling."""
     order = np.random.default_rng(5).permutation(4_000)
-    detector = online(ert=1_000, seed=0).fit(acs[2015].take(order[:2_500]))
+    people, later = chosen(acs[2015]), chosen(acs[2018])
+    detector = online(ert=1_000, seed=0).fit(people.take(order[:2_500]))
     employed = acs[2018].outputs["employed"][:, 0] == 1.0
-    before, after = acs[2015].take(order[2_500:2_600]), acs[2018].take(np.flatnonzero(employed)[:400])
+    before, after = people.take(order[2_500:2_600]), later.take(np.flatnonzero(employed)[:400])
     found = alarms(detector, Frame.concat([before, after]))
     # One false alarm in 100 rows has a chance of 10 %, two of less than 1 %.
     assert sum(row < 100 for row in found) <= 1
