@@ -27,7 +27,7 @@ from river.drift import ADWIN, PageHinkley
 from river.drift.binary import DDM, EDDM, HDDM_A, HDDM_W
 
 #: What the significance of these tests is tuned by; the score of a row is that of the strictest that alarmed by then.
-EXPONENTS = (1, 2, 3, 4, 6, 8, 12)
+EXPONENTS = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8)
 #: Of DDM, in standard deviations.
 DEVIATIONS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 #: Of EDDM, by how much its distances are shorter.
@@ -35,6 +35,8 @@ SHORTENED = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 #: Rows of the reference that an MMD is computed from, which takes their square.
 MMD_ROWS = 500
 SMALLEST = 1e-300
+#: Rows of a window, as the streams' file says it too.
+WINDOW = 200
 
 #: (window) -> the score of each of its columns, or of all at once.
 Judge = Callable[[np.ndarray], float]
@@ -60,16 +62,33 @@ def frouros_mmd(reference: np.ndarray, numeric: np.ndarray) -> Judge:
     return lambda window: float(detector.compare(X=(window - level) / spread)[0].distance)
 
 
+def pooled(reference: np.ndarray, window: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Categories of which a window expects fewer than 5 as one, as Cochran's rule for chi-squared has it.
+
+    Without it, one person of a category that the reference lacks makes evidently's p-value 0, whatever else is there:
+    nearly every stream ties at the largest score.
+    """
+    values, counts = np.unique(reference, return_counts=True)
+    kept = values[counts * window >= 5 * len(reference)]
+    rarest = kept[np.argmin(counts[np.isin(values, kept)])]
+    other = -1.0 if np.isin(reference, kept, invert=True).any() else rarest
+    return lambda column: np.where(np.isin(column, kept), column, other)
+
+
 def evidently(of_numbers: str, of_categories: str, *, p_values: bool) -> Callable[[np.ndarray, np.ndarray], Judge]:
     def fit(reference: np.ndarray, numeric: np.ndarray) -> Judge:
-        columns = [pd.Series(column) for column in reference.T]
+        pools = [
+            pooled(column, WINDOW) if p_values and not kind else np.asarray
+            for column, kind in zip(reference.T, numeric, strict=True)
+        ]
+        columns = [pd.Series(pool(column)) for pool, column in zip(pools, reference.T, strict=True)]
         tests = [getattr(stattests, of_numbers if kind else of_categories) for kind in numeric]
         kinds = [ColumnType.Numerical if kind else ColumnType.Categorical for kind in numeric]
 
         def judge(window: np.ndarray) -> float:
             told = [
-                test.func(column, pd.Series(values), kind, 0.1)[0]
-                for test, column, values, kind in zip(tests, columns, window.T, kinds, strict=True)
+                test.func(column, pd.Series(pool(values)), kind, 0.1)[0]
+                for test, column, pool, values, kind in zip(tests, columns, pools, window.T, kinds, strict=True)
             ]
             return max(log(one) for one in told) if p_values else float(max(told))
 
@@ -84,7 +103,7 @@ def nannyml(method: str) -> Callable[[np.ndarray, np.ndarray], Judge]:
         for kind, column in zip(numeric, reference.T, strict=True):
             of = FeatureType.CONTINUOUS if kind else FeatureType.CATEGORICAL
             made = MethodFactory.create(
-                method, of, chunker=SizeBasedChunker(200), threshold=ConstantThreshold(upper=0.1)
+                method, of, chunker=SizeBasedChunker(WINDOW), threshold=ConstantThreshold(upper=0.1)
             )
             methods.append(made.fit(named(column, kind), None))
         return lambda window: max(
