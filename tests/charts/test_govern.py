@@ -22,6 +22,7 @@ VALUES: dict[str, Any] = {
     "namespace": "bank",
     "bus": "kafka://kafka:9092",
     "otlpEndpoint": "http://collector:4318",
+    "trustArtifactsSignedBy": ["/etc/govern/verifier-key.txt"],
     "worker": {"pipelines": ["income.yaml"], "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
     "explainer": {"enabled": True, "volume": {"persistentVolumeClaim": {"claimName": "income"}}},
     "serve": {
@@ -45,6 +46,9 @@ VALUES: dict[str, Any] = {
 }
 
 COMPONENTS = ["worker", "explainer", "serve", "seldon-topics", "audit-writer", "audit-api"]
+
+#: What worker and serve are given, so that they use no artifact that nobody vouches for.
+TRUSTED = ["--trust-artifacts-signed-by", "/etc/govern/verifier-key.txt"]
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 Render = Callable[..., list[dict[str, Any]]]
@@ -135,7 +139,7 @@ def test_the_audit_log_has_one_writer_with_its_keys_and_the_api_can_only_read(ob
 def test_the_worker_runs_its_pipelines_from_the_volume(objects: Objects) -> None:
     pod = _pod(objects, "worker")
     (container,) = pod["containers"]
-    assert container["args"] == ["worker", "/etc/govern/income.yaml"]
+    assert container["args"] == ["worker", "/etc/govern/income.yaml", *TRUSTED]
     assert {"name": "data", "mountPath": "/etc/govern", "readOnly": True} in container["volumeMounts"]
     assert {"name": "data", "persistentVolumeClaim": {"claimName": "income"}} in pod["volumes"]
 
@@ -169,7 +173,7 @@ def test_each_placement_is_a_deployment_of_the_same_pipelines(render: Render) ->
     pods = [one["template"]["spec"] for one in (home, placed, far)]
     containers = [pod["containers"][0] for pod in pods]
     assert [_env(one).get("GOVERN_PLACEMENT") for one in containers] == [None, "gpu", "far"]
-    assert [one["args"] for one in containers] == [["worker", "/etc/govern/income.yaml"]] * 3
+    assert [one["args"] for one in containers] == [["worker", "/etc/govern/income.yaml", *TRUSTED]] * 3
     assert [pod.get("nodeSelector") for pod in pods] == [None, gpu["nodeSelector"], None]
     assert [pod.get("tolerations") for pod in pods] == [None, gpu["tolerations"], None]
     limits = [one["resources"]["limits"] for one in containers]
@@ -183,6 +187,7 @@ def test_pipelines_are_served_over_both_protocols(objects: Objects, render: Rend
     assert container["args"] == [
         *("serve", "/etc/govern/income.yaml"),
         *("--http", f"0.0.0.0:{ports['http']}", "--grpc", f"0.0.0.0:{ports['grpc']}"),
+        *TRUSTED,
     ]
     assert {"name": "data", "mountPath": "/etc/govern", "readOnly": True} in container["volumeMounts"]
     values = copy.deepcopy(VALUES)

@@ -53,6 +53,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         digest: of its plan, artifacts included.
+        parts: names of the parts that it is cut into, but for the one of its own name.
         document: which of the files is the pipeline's document.
         files: path -> content. The document lies as deep as the paths in it go up, so that none leaves the folder.
         t_applied: Unix time in nanoseconds.
@@ -68,6 +69,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, Content]
     t_applied: int
     actor: str
+    parts: tuple[str, ...] = ()
 
     @property
     def contents(self) -> frozenset[Content]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from govern.bus import Bus, Outgoing, Partition, Transactor
 from govern.bus.protocol import Fenced
 from govern.bus.topics import needed, topic
 from govern.codecs import cloudevents
-from govern.errors import ArtifactError, NotFound
+from govern.errors import ArtifactError, ConfigError, NotFound
 from govern.ids import uuid7
 from govern.record import ConfigChange
 from govern.runtime.fleet.contents import ContentReader
@@ -102,12 +102,16 @@ class Fleet:
         """Put these into the fleet, in the place of those of the same names; say what that changed.
 
         A pipeline that is there as it is, is left alone. What was published before a failure stays: apply again.
+
+        Raises:
+            ConfigError: one would have the name of a part of another, or a part that of another; nothing is applied.
         """
         await self._bus.ensure_topics(needed(self._namespace, ["pipelines", "config"], message_bytes=0))
         changes: dict[str, Change] = {}
 
         async def work(transactor: Transactor) -> None:
             there = await self.entries()
+            _require_own_names([one.entry for one in packed], there)
             for batch in _batches([one for one in packed if _differs(one, there)]):
                 after = there | {one.entry.name: self._signed(one.entry) for one in batch}
                 known = contents_of(there.values())
@@ -199,12 +203,34 @@ def _found(there: dict[str, Entry], name: str) -> Entry:
     return there[name]
 
 
+def _require_own_names(applied: Sequence[Entry], there: Mapping[str, Entry]) -> None:
+    """Workers run each part under its own name, and would refuse one of two pipelines that share a name."""
+    after = {**there, **{one.name: one for one in applied}}
+    owner = {part: one.name for one in after.values() for part in one.parts}
+    for one in applied:
+        if one.name in owner:
+            raise ConfigError(
+                f"pipeline {one.name!r} cannot be applied",
+                why=f"pipeline {owner[one.name]!r} is cut where steps are placed, and its part has that name",
+                fix="rename one of the two (metadata.name)",
+            )
+        for part in one.parts:
+            if part in after or owner[part] != one.name:
+                other = part if part in after else owner[part]
+                raise ConfigError(
+                    f"pipeline {one.name!r} cannot be applied",
+                    why=f"its part {part!r} has the name of {'a part of ' if other != part else ''}pipeline {other!r}",
+                    fix="rename one of the two (metadata.name), or the step after which the part is named",
+                )
+
+
 def _differs(packed: Packed, there: dict[str, Entry]) -> bool:
     before = there.get(packed.entry.name)
-    return before is None or (before.digest, before.files, before.document) != (
+    return before is None or (before.digest, before.files, before.document, before.parts) != (
         packed.entry.digest,
         packed.entry.files,
         packed.entry.document,
+        packed.entry.parts,
     )
 
 

@@ -67,6 +67,7 @@ def pack(one: Documented) -> Packed:
         files={path: Content.of(data) for path, data in sorted(found.items())},
         t_applied=0,
         actor="",
+        parts=tuple(part.plan.name for part in one.parts if part.plan.name != pipeline.name),
     )
     _check_size(entry, document.file)
     return Packed(entry, contents)

@@ -232,6 +232,13 @@ async def test_workers_of_two_placements_run_a_pipeline_of_their_fleet(
     fleet = Fleet(fleet_bus, unique, actor="test")
     assert await fleet.apply([pack(one) for one in documented]) == {"p": "created"}
     assert await fleet.apply([pack(one) for one in documented]) == {"p": "unchanged"}
+    taken = folder / f"{unique}-taken.yaml"
+    whole = write(folder, unique, placed=False).read_text()
+    taken.write_text(whole.replace("{name: p,", "{name: p-net,").replace("p.inputs.x", "p-net.inputs.x"))
+    named = [pack(one) for one in load_documented(taken)]
+    with pytest.raises(ConfigError, match="'p-net' cannot be applied") as refused:
+        await fleet.apply(named)
+    assert "pipeline 'p' is cut" in refused.value.why
     (entry,) = (await fleet.entries()).values()
     assert (entry.name, entry.service, entry.model) == ("p", "shop", "price")
     assert {path.split("/")[0] for path in entry.files if "/" in path} == {"x", "net", "sum"}
@@ -262,6 +269,10 @@ async def test_workers_of_two_placements_run_a_pipeline_of_their_fleet(
             found = await until_judged(fleet_bus, unique, len(VALUES) * REQUESTS // WINDOW)
             assert {(one.step, one.pipeline) for one in found} == set(PARTS.items())
             await fleet.delete(["p"])
+            assert await fleet.apply(named) == {"p-net": "created"}
+            with pytest.raises(ConfigError, match="'p' cannot be applied"):
+                await fleet.apply([pack(one) for one in documented])
+            await fleet.delete(["p-net"])
 
             async def gone() -> bool:
                 await asyncio.sleep(0.05)
