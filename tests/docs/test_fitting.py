@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detectors import artifacts
+from detectors import artifacts, power
 from govern.bus import Outgoing, open_bus
 from govern.bus.topics import specs, topic
 from govern.cli.main import main
@@ -52,6 +52,14 @@ def write_people(path: Path, rows: int) -> None:
 def command(option: str) -> str:
     """The page's command that has this option."""
     return next(one for one in blocks("", PAGE) if option in one.split())
+
+
+@pytest.fixture
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether power is measured well is tests/detectors/test_power.py's matter: here it is measured fast."""
+    monkeypatch.setattr(power, "SPLITS", 4)
+    assert power.power.__kwdefaults__ is not None
+    monkeypatch.setitem(power.power.__kwdefaults__, "trials", 20)
 
 
 def publish(url: str, messages: list[Outgoing]) -> None:
@@ -93,6 +101,7 @@ def test_the_example_as_the_page_shows_it(
     assert "none can be used: 1 are no records" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few_trials")
 def test_power_as_the_page_asks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

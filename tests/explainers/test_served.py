@@ -128,6 +128,7 @@ spec:
 """
 
 
+@pytest.mark.e2e
 def test_the_command_serves_them_beside_the_detectors(acs: Frame, shap_tree: TreeShap, tmp_path: Path) -> None:
     (tmp_path / "schema.yaml").write_text(acs.schema.to_yaml())
     (tmp_path / "watch.yaml").write_text(WATCHED)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import pytest
 
 from govern import record as encoding
 from govern.codecs import v2
@@ -72,6 +73,7 @@ class Callers:
         connection.close()
 
 
+@pytest.mark.e2e
 def test_the_example_as_the_page_shows_it(uvicorn: int, spool_dir: Path, tmp_path: Path, fitted: Fitted) -> None:
     serving, listen = free_port(), free_port()
     text = blocks("yaml")[0]
