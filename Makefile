@@ -45,7 +45,7 @@ test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
 
 # These import nothing whose version differs beside alibi, not even indirectly (a contract in .importlinter says so; the
 # charts have no Python in them), and start no detector that test-alibi does not run anyway: a second run would show the
-# same again. Nor does it show more of processes that are killed: they are marked e2e.
+# same again. Nor does it show more of commands that run as processes, and are killed: those tests are marked e2e.
 ONCE := mirror bus telemetry web audit dashboards charts services
 
 .PHONY: test-alibi

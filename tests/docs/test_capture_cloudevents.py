@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 import yaml
 
 from govern.codecs.inference import decode
@@ -38,6 +39,7 @@ def event(block: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
+@pytest.mark.e2e
 async def test_the_example_as_the_page_shows_it(tmp_path: Path, unique: str) -> None:
     port = free_port()
     url = f"embedded://{tmp_path / 'bus.db'}"
@@ -75,6 +77,7 @@ async def test_the_example_as_the_page_shows_it(tmp_path: Path, unique: str) -> 
     assert frame.outputs["p"].tolist() == [[0.1, 0.9]]
 
 
+@pytest.mark.e2e
 def test_the_loggers_of_the_manifests_call_the_service_that_leads_to_the_sink() -> None:
     found = manifests()
     service, pod = found["Service"], found["Deployment"]["spec"]["template"]

@@ -7,6 +7,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from govern.bus import open_bus
 from govern.bus.topics import specs, topic
 from govern.codecs import cloudevents
@@ -26,6 +28,7 @@ def blocks(language: str) -> list[str]:
     return [text for found, _, text in pieces if found == language]
 
 
+@pytest.mark.e2e
 async def test_the_example_as_the_page_shows_it(tmp_path: Path, embedded_url: str) -> None:
     (written,), (commands,) = blocks("yaml"), blocks("")
     (tmp_path / "shop.yaml").write_text(written)

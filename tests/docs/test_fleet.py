@@ -55,6 +55,7 @@ def call(i: int) -> Inference:
     )
 
 
+@pytest.mark.e2e
 def test_the_example_as_the_page_shows_it(tmp_path: Path, embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GOVERN_BUS", embedded_url)

@@ -6,6 +6,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from govern.pipeline import load_pipelines
 from tests.mirror.conftest import govern
 
@@ -17,6 +19,7 @@ def blocks(language: str) -> list[str]:
     return [text for found, _, text in pieces if found == language]
 
 
+@pytest.mark.e2e
 def test_the_example_as_the_page_shows_it(tmp_path: Path) -> None:
     before, after, whole = blocks("yaml")
     (tmp_path / "seldon.yaml").write_text(before)

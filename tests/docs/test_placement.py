@@ -8,6 +8,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from govern.bus import open_bus
 from govern.bus.topics import specs, topic
 from govern.codecs import cloudevents
@@ -28,6 +30,7 @@ def blocks(language: str) -> list[str]:
     return [text for found, _, text in pieces if found == language]
 
 
+@pytest.mark.e2e
 async def test_two_workers_run_the_example_as_the_page_shows_it(tmp_path: Path, embedded_url: str) -> None:
     (written,), (commands,), (answer,) = blocks("yaml"), blocks(""), blocks("text")
     (tmp_path / "prices.yaml").write_text(written)

@@ -168,6 +168,7 @@ async def test_two_workers_judge_what_one_makes_of_the_whole(bus_url: str, uniqu
     assert {(one.step, one.pipeline) for one in found[True]} == set(PARTS.items())
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(300)
 async def test_a_worker_of_either_placement_that_is_killed_loses_and_repeats_nothing(
     embedded_url: str, unique: str, folder: Path, tmp_path: Path
