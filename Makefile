@@ -46,7 +46,7 @@ test-numpy2: .venv/.ready tools ## All tests that need no alibi, on numpy 2.
 # These import nothing whose version differs beside alibi, not even indirectly (a contract in .importlinter says so; the
 # charts have no Python in them), and start no detector that test-alibi does not run anyway: a second run would show the
 # same again. Nor does it show more of commands that run as processes, and are killed: those tests are marked e2e.
-ONCE := mirror bus telemetry web audit dashboards charts services
+ONCE := mirror bus pipeline telemetry web audit dashboards charts services
 
 .PHONY: test-alibi
 test-alibi: .venv-alibi/.ready ## On numpy 1.26 with alibi and alibi-detect as oracles: all that can tell one numpy from another.
