@@ -17,7 +17,7 @@ from rich.progress import Progress
 from detectors.fit import draft_or_kept, kept_schema
 from govern.bus import Message, open_bus
 from govern.cli._bounds import Bounds
-from govern.cli._times import Ranges, without
+from govern.cli._times import Ranges, per_day, without
 from govern.errors import BadInput
 from govern.frame import Frame
 from govern.record import Inference, Window
@@ -55,6 +55,7 @@ class Reference:
         origin: of the rows, in words.
         lineage: of the rows, for the manifests of artifacts (`govern.artifact.LINEAGE`).
         left_out: what could not be used, and why, a phrase each.
+        rows_per_day: by the times of all rows, of which these may be a part; 0: they do not say.
     """
 
     frame: Frame
@@ -63,6 +64,7 @@ class Reference:
     origin: str
     lineage: dict[str, Any]
     left_out: tuple[str, ...]
+    rows_per_day: int = 0
 
 
 def of_table(
@@ -101,6 +103,7 @@ def of_table(
         f"{len(frame):,} rows of {table.origin}",
         _lineage(source or {"database": table.origin, "query": query}, frame, timed.span, ranges, seed),
         said if timed.left_out else (),
+        per_day(len(timed.table), timed.span, ranges),
     )
 
 
@@ -134,6 +137,7 @@ def of_topic(drawn: tuple[FeatureSchema, bool, Recorded], asked: Wanted, topic: 
         f"{len(found.frame):,} of {found.rows:,} rows of {found.inferences:,} inferences of {asked.model}",
         _lineage(source, found.frame, (found.t_first, found.t_last), tuple(asked.left_out), seed),
         tuple(found.left_out),
+        per_day(found.rows, (found.t_first, found.t_last), tuple(asked.left_out)),
     )
 
 

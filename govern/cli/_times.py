@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from govern.errors import BadInput
 from govern.table import Table
 
 Ranges = tuple[tuple[int, int], ...]
+_DAY_NS: Final = 86_400 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,23 @@ def ranges(texts: Sequence[str]) -> Ranges:
         BadInput: one is no range of times with their zones, or ends before it begins.
     """
     return read_ranges(",".join(texts), method="--exclude-range")
+
+
+def per_day(rows: int, span: Sequence[int], left_out: Ranges) -> int:
+    """Rows a day, one at least, of so many between two times but for the ranges; 0 of less than a day, or of no times.
+
+    A part of a day says nothing of a day: traffic goes by the hour.
+    """
+    if not span:
+        return 0
+    first, last = span
+    # Ranges may share times, so that each is counted from where those before it ended.
+    lasted, told = last - first, first
+    for begin, end in sorted(left_out):
+        begin, end = max(begin, told), min(end, last)
+        if end > begin:
+            lasted, told = lasted - (end - begin), end
+    return max(1, round(rows * _DAY_NS / lasted)) if lasted >= _DAY_NS else 0
 
 
 def without(table: Table, column: str, left_out: Ranges) -> Timed:

@@ -100,7 +100,9 @@ def fit_command(
     report: Annotated[
         Path | None, typer.Option("--report", help="Page of plots to write, with what --power says: FILE.html.")
     ] = None,
-    rows_per_day: Annotated[int, typer.Option(min=0, help="That come: false alarms are then told by the month.")] = 0,
+    rows_per_day: Annotated[
+        int, typer.Option(min=0, help="That come: for false alarms by the month. By the rows' times if left out.")
+    ] = 0,
 ) -> None:
     """Describe a reference in a schema, and fit the detectors of a pipeline from it.
 
@@ -148,6 +150,9 @@ def fit_command(
             )
         found = of_topic(drawn, asked_of, topic(namespace, "inferences"), seed)
     tell(found, console)
+    if not rows_per_day and found.rows_per_day:
+        rows_per_day = found.rows_per_day
+        console.print(f"{rows_per_day:,} rows a day, by their times; --rows-per-day says otherwise.")
     frame, described = found.frame, found.schema
     if suggest:
         assert pipeline is not None

@@ -133,7 +133,9 @@ def test_lineage_as_the_page_tells_it(
     (tmp_path / "calls.csv").write_text("\n".join([f"{lines[0]},at", *told, ""]))
     words = shlex.split(command("--exclude-range"))
     assert _ran(words, monkeypatch) == 0
-    assert "Left out of the table: 18 rows" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Left out of the table: 18 rows" in said
+    assert "6 rows a day, by their times" in said
     first = json.loads((tmp_path / "artifacts/drift/artifact.json").read_text())["lineage"]
     digest = artifacts.load(Path("artifacts/drift")).digest
     assert first["source"] == {
