@@ -142,8 +142,9 @@ def _from_arrays(state: Fitted) -> tuple[Imputer, Forest]:
     try:
         imputer = Imputer(columns=arrays.pop("columns"), fills=arrays.pop("fills"))
         forest = Forest(**arrays, normaliser=state.number("normaliser"))
-        # The tree walk is compiled here, so that the first window does not wait for it.
-        forest.scores(np.zeros((1, len(state.schema.features))))
+        # The tree walks are compiled here, so that the first window does not wait for them.
+        one = np.zeros((1, len(state.schema.features)))
+        forest.scores(one), forest.parts(one)
         return imputer, forest
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise state.damaged(str(error)) from error

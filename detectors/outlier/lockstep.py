@@ -29,7 +29,7 @@ class Lockstep:
         threshold: (k,) float32, infinite in a leaf.
         child: (k,) uint32, where a value of at most the threshold goes; a larger one goes to the node after that.
             A leaf is its own.
-        length: (k,) float64, of a leaf.
+        length: (k,) float64, of a leaf; of another node, the mean of those below it.
     """
 
     roots: Nodes
@@ -92,6 +92,11 @@ class Lockstep:
         filled[:n] = rows
         return _walk(filled, self.roots, self.depths, self.feature, self.threshold, self.child, self.length)[:n]
 
+    def shortened(self, rows: Floats) -> Floats:
+        """(n, d) as in `lengths` -> (n, d), by how much the cuts of each column shorten each row's paths."""
+        singles = rows.astype(np.float32)
+        return _cut(singles, self.roots, self.depths, self.feature, self.threshold, self.child, self.length)
+
 
 def _at_most(numbers: Floats) -> Singles:
     """The largest float32 that is at most each number: a float32 exceeds both or neither."""
@@ -126,3 +131,27 @@ def _walk_rows(
 
 
 _walk = compiled(_walk_rows)
+
+
+def _cut_rows(
+    rows: Singles,
+    roots: Nodes,
+    depths: npt.NDArray[np.int64],
+    feature: Nodes,
+    threshold: Singles,
+    child: Nodes,
+    length: Floats,
+) -> Floats:
+    parts = np.zeros(rows.shape)
+    for row in range(rows.shape[0]):
+        for tree in range(len(roots)):
+            node = roots[tree]
+            for _ in range(depths[tree]):  # a leaf, which is its own child, adds nothing
+                column = feature[node]
+                below = child[node] + np.uint32(rows[row, column] > threshold[node])
+                parts[row, column] += length[node] - length[below]
+                node = below
+    return parts
+
+
+_cut = compiled(_cut_rows)

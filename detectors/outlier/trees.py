@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 #: In `feature`: this node is a leaf.
 LEAF: Final = -1
-#: Rows whose paths are followed at once: with 100 trees, some 10 MB.
-_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -83,24 +81,7 @@ class Forest:
             Saabas (2014): Interpreting random forests. blog.datadive.net/interpreting-random-forests (of the mean
             answers along a path; here of the mean lengths).
         """
-        parts = np.empty(rows.shape)
-        for first in range(0, len(rows), _AT_ONCE):
-            parts[first : first + _AT_ONCE] = self._shortened(rows[first : first + _AT_ONCE].astype(np.float32))
-        return parts
-
-    def _shortened(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        n, d = rows.shape
-        parts = np.zeros(n * d)
-        row, node = np.repeat(np.arange(n), len(self.roots)), np.tile(self.roots, n)
-        while True:
-            inner = self.feature[node] != LEAF
-            row, node = row[inner], node[inner]
-            if len(node) == 0:
-                return parts.reshape(n, d)
-            column = self.feature[node]
-            below = np.where(rows[row, column] <= self.threshold[node], self.left[node], self.right[node])
-            parts += np.bincount(row * d + column, self.length[node] - self.length[below], minlength=n * d)
-            node = below
+        return self._lockstep.shortened(rows)
 
     @cached_property
     def _lockstep(self) -> Lockstep:
