@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from scipy.special import betaincinv
 
 from detectors import artifacts
+from detectors.alibi.held import Held
 from detectors.shifts import Shift, Unit, of_features, of_outputs
 from govern import artifact, plugins
 from govern.detection import NO_ROW, Detector, InstanceScores, Scores, remembers
-from govern.errors import BadInput
+from govern.errors import BadInput, Unavailable
 from govern.frame import Frame
 
 #: Share of changed windows that is to be seen.
@@ -29,6 +31,13 @@ HELD_OUT: Final = 0.3
 SPLITS: Final = 20
 #: The same for detectors that remember: each fit of these simulates streams, for seconds.
 SPLITS_REMEMBERED: Final = 2
+#: The same for detectors in a process apart, of which each split starts one: windows of each amount (a share of 80 % is
+#: known to 15 %), splits, and seconds after which the rest is left.
+TRIALS_APART: Final = 30
+SPLITS_APART: Final = 2
+APART_S: Final = 120.0
+#: Windows without a row in common that the reference must have, so that a share without change says anything.
+LEAST_DISJOINT: Final = 10
 #: Rows that a detector of rows is given at once.
 ROWS_AT_ONCE: Final = 10
 
@@ -61,6 +70,8 @@ class Sized:
         rows: of the window; 1 where rows are judged one by one.
         alarms: share of windows (rows) without change in which it alarmed.
         trials: windows (rows) of which that is the share.
+        interval: the 95 % one of that share. It counts no more windows than the reference has without a row in common:
+            windows that share rows are not independent. None where these are fewer than `LEAST_DISJOINT`.
         score_ms: median time of one window, in this process.
         state_bytes: what is kept for it while a window is open: the memory of a detector that has one, the rows else.
         p_values: of windows without change: of each as a whole, or of the features' tests where only these are judged.
@@ -71,6 +82,7 @@ class Sized:
     rows: int
     alarms: float = float("nan")
     trials: int = 0
+    interval: tuple[float, float] | None = None
     score_ms: float = float("nan")
     state_bytes: int = 0
     p_values: tuple[float, ...] = ()
@@ -86,6 +98,7 @@ class Power:
         by_row: rows are judged one by one; otherwise windows.
         stated: false alarms that its parameters allow: for each window, or each row when `stated_by_row`; NaN where
             they say nothing.
+        trials: windows of each amount that were tried.
         disk_bytes, loaded_bytes: of the artifact, as files and in memory.
     """
 
@@ -96,10 +109,13 @@ class Power:
     disk_bytes: int
     loaded_bytes: int
     sized: tuple[Sized, ...]
+    trials: int = TRIALS
 
     def false_alarms(self, sized: Sized, rows: float) -> float:
         """Expected in so many rows without change: as stated, else as seen. NaN where neither is known."""
         if np.isnan(self.stated):
+            if sized.interval is None:
+                return float("nan")
             return sized.alarms * rows / sized.rows
         return self.stated * (rows if self.stated_by_row else rows / sized.rows)
 
@@ -118,7 +134,8 @@ def power(
     The reference is split several times; detectors with the same parameters learn from one part, and windows are drawn
     from the other. So what is measured is a detector that knew `HELD_OUT` less: the stored one sees a little more.
     A change is of one feature, or of one output of the model where a drift detector reads outputs; the same windows are
-    changed by each amount. A detector that remembers sees as many rows without change first.
+    changed by each amount. A detector that remembers sees as many rows without change first. One in a process apart is
+    tried `TRIALS_APART` times at most; what is not done after `APART_S` seconds is not measured.
 
     Args:
         reference: what it was fitted on.
@@ -136,10 +153,14 @@ def power(
     found = []
     why_not = ""
     probes: list[tuple[Detector, Frame]] = []
+    apart = isinstance(stored, Held)
+    trials = min(trials, TRIALS_APART) if apart else trials
+    ends = time.monotonic() + APART_S if apart else float("inf")
     try:
-        splits = range(SPLITS_REMEMBERED if remembers(stored) else SPLITS)
-        probes = [_probe(constructor(**manifest.params), reference, (seed, split)) for split in splits]
-    except BadInput as error:
+        for split in range(SPLITS_APART if apart else SPLITS_REMEMBERED if remembers(stored) else SPLITS):
+            _require_time(ends, manifest.name)
+            probes.append(_probe(constructor(**manifest.params), reference, (seed, split)))
+    except (BadInput, Unavailable) as error:
         why_not = f"{error.what}: {error.why}"
     shifts = (
         of_outputs(reference, stored.needs_outputs)
@@ -150,11 +171,15 @@ def power(
         if why_not:
             found.append(Sized(size, why_not=why_not))
         else:
-            found.append(_sized(probes, shifts, size, by_row=by_row, trials=trials, seed=seed))
+            try:
+                sized = _sized(probes, shifts, size, len(reference), by_row=by_row, trials=trials, seed=seed, ends=ends)
+            except Unavailable as error:
+                sized = Sized(size, why_not=f"{error.what}: {error.why}")
+            found.append(sized)
         progress(1)
     stated, stated_by_row = _stated(manifest.params)
     disk_bytes = sum(len(data) for data in files.values())
-    return Power(manifest.name, by_row, stated, stated_by_row, disk_bytes, loaded_bytes, tuple(found))
+    return Power(manifest.name, by_row, stated, stated_by_row, disk_bytes, loaded_bytes, tuple(found), trials)
 
 
 def _probe(detector: Detector, reference: Frame, seed: tuple[int, int]) -> tuple[Detector, Frame]:
@@ -167,10 +192,12 @@ def _sized(
     probes: Sequence[tuple[Detector, Frame]],
     shifts: Sequence[Shift],
     size: int,
+    reference_rows: int,
     *,
     by_row: bool,
     trials: int,
     seed: int,
+    ends: float,
 ) -> Sized:
     first, held = probes[0]
     rows = max(ROWS_AT_ONCE, first.min_instances) if by_row else size
@@ -187,6 +214,7 @@ def _sized(
         for trial in range(trials):
             generator = np.random.default_rng((seed, size, trial))
             detector, source = probes[trial % len(probes)]
+            _require_time(ends, detector.method)
             drawn = source.take(generator.choice(len(source), size=rows + before, replace=False))
             quiet, window = drawn.take(slice(0, before)), drawn.take(slice(before, None))
             if amount:
@@ -209,11 +237,30 @@ def _sized(
         rows=size,
         alarms=alarms,
         trials=trials * rows if by_row else trials,
+        interval=_interval(alarms, min(trials * (rows if by_row else 1), reference_rows // (1 if by_row else size))),
         score_ms=float(np.median(took)) * 1e3,
         state_bytes=_state_bytes(first, held.take(slice(0, rows))),
         p_values=() if remembers(first) else tuple(p_values),
         curves=tuple(curves),
     )
+
+
+def _interval(share: float, windows: int) -> tuple[float, float] | None:
+    """Of a share of so many independent windows, at 95 % (Clopper and Pearson, 1934)."""
+    if windows < LEAST_DISJOINT:
+        return None
+    hits = share * windows
+    low = float(betaincinv(hits, windows - hits + 1, 0.025)) if hits > 0 else 0.0
+    return low, float(betaincinv(hits + 1, windows - hits, 0.975)) if hits < windows else 1.0
+
+
+def _require_time(ends: float, method: str) -> None:
+    if time.monotonic() > ends:
+        raise Unavailable(
+            f"{method} is asked in a process apart",
+            why=f"measuring it would take more than {APART_S:.0f} s",
+            fix="measure smaller windows, or fewer of them (--windows)",
+        )
 
 
 def _curve(unit: Unit, amounts: Sequence[float], alarms: float, seen: Callable[[float], float]) -> Curve:

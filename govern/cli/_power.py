@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from detectors.fit import Report
-from detectors.power import WANTED, Curve, Power, Sized
+from detectors.power import LEAST_DISJOINT, TRIALS, WANTED, Curve, Power, Sized
 from detectors.shifts import Unit
 from govern.errors import BadInput
 from govern.pipeline import Pipeline
@@ -60,7 +60,7 @@ def columns(rows_per_day: int) -> tuple[str, ...]:
         f"{WANTED:.0%} of {SIGMA} shifts",
         f"{WANTED:.0%} of share shifts",
         "false alarms / month" if rows_per_day else "false alarms / 1M rows",
-        "seen without change",
+        "seen without change (95%)",
         "ms / window",
         "open window",
         "loaded",
@@ -77,12 +77,24 @@ def grid(measured: Sequence[Measured], rows_per_day: int) -> Grid:
     return table
 
 
-def why_not(measured: Sequence[Measured]) -> Iterator[str]:
-    """What could not be measured, a line each."""
+def remarks(measured: Sequence[Measured]) -> Iterator[str]:
+    """What could not be measured, or not well, a line each."""
     for one in measured:
         for sized in one.power.sized:
+            what = one.report.step if one.power.by_row else f"{one.report.step}, window of {sized.rows:,} rows"
             if sized.why_not:
-                yield f"{one.report.step}, window of {sized.rows:,} rows: {sized.why_not}"
+                yield f"Not measured: {what}: {sized.why_not}"
+            elif sized.interval is None:
+                yield (
+                    f"Alarms without change are not told: {what}: the reference has fewer than {LEAST_DISJOINT} such "
+                    f"windows without a row in common; give it {LEAST_DISJOINT * sized.rows:,} rows"
+                )
+        if one.power.trials < TRIALS:
+            error = 1.96 * math.sqrt(WANTED * (1 - WANTED) / one.power.trials)
+            yield (
+                f"Measured coarsely: {one.report.step}, in a process apart: {one.power.trials} windows of each amount, "
+                f"so {WANTED:.0%} is known to {error:.0%}"
+            )
 
 
 def least_text(curve: Curve | None) -> str:
@@ -113,11 +125,20 @@ def row(one: Measured, sized: Sized, rows_per_day: int) -> tuple[str, ...]:
         least_text(curves.get("sigma")),
         least_text(curves.get("share")),
         "" if math.isnan(expected) else f"{expected:,.3g}" if expected < 100 else f"{expected:,.0f}",
-        "" if math.isnan(sized.alarms) else f"{sized.alarms:.1%}",
+        _interval(sized),
         "" if math.isnan(sized.score_ms) else f"{sized.score_ms:.2g}",
         bytes_text(sized.state_bytes) if sized.state_bytes else "",
         bytes_text(one.power.loaded_bytes),
     )
+
+
+def _interval(sized: Sized) -> str:
+    if sized.why_not:
+        return ""
+    if sized.interval is None:
+        return "too few rows"
+    low, high = sized.interval
+    return f"{low * 100:.1f} to {high:.1%}"
 
 
 def _amount(unit: Unit, amount: float) -> str:

@@ -13,14 +13,14 @@ from detectors.power import WANTED
 from detectors.shifts import Unit
 from govern import artifact, plugins
 from govern.cli import _plots as plots
-from govern.cli._power import SIGMA, Measured, bytes_text, columns, row
+from govern.cli._power import SIGMA, Measured, bytes_text, columns, remarks, row
 from govern.frame import MISSING, UNSEEN, Frame
 from govern.schema import Feature
 
 #: Features that are drawn: a page of more is slow, and nobody reads it.
 MOST_FEATURES: Final = 100
 _STYLE: Final = """
-:root{color-scheme:light}
+:root{color-scheme:light dark}body{background:#fff}
 body{font:15px/1.5 system-ui,'DejaVu Sans',sans-serif;color:#111827;max-width:1180px;margin:2.5em auto;padding:0 1.5em}
 h1{font-size:1.6em;margin:0}h2{font-size:1.15em;margin:2.4em 0 .6em}h3{font-size:1em;margin:1.6em 0 .3em}
 p{margin:.4em 0;color:#374151}.faint{color:#6b7280}
@@ -30,9 +30,15 @@ th,td{padding:.35em 1.1em .35em 0}td{border-bottom:1px solid #e5e7eb}.number{tex
 code{font:.88em ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace}
 .plots{display:flex;flex-wrap:wrap;gap:1.2em}figure{margin:0}figcaption{font-size:.85em;color:#374151}
 .features{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:1.4em}
+svg{max-width:100%;height:auto}
 svg text{font:11px system-ui,'DejaVu Sans',sans-serif;fill:#374151}svg .end{text-anchor:end}svg .mid{text-anchor:middle}
 svg .name{fill:#6b7280}.axis{fill:none;stroke:#9ca3af}.line{fill:none;stroke-width:2}
 .wanted{stroke:#9ca3af;stroke-dasharray:4 4}
+@media (prefers-color-scheme:dark){body{background:#111827;color:#f3f4f6}p,figcaption{color:#d1d5db}
+.faint,p.faint{color:#9ca3af}
+th{border-color:#4b5563}td{border-color:#374151}svg text{fill:#d1d5db}svg .name{fill:#9ca3af}
+.axis,.wanted{stroke:#6b7280}}
+@media (max-width:600px){body{margin:1em auto;padding:0 1em}.features{grid-template-columns:1fr}}
 @media print{body{margin:0;max-width:none}figure{break-inside:avoid}}
 """
 _AMOUNTS: Final[dict[Unit, str]] = {"sigma": f"shift in {SIGMA} of one feature", "share": "share of rows that change"}
@@ -63,7 +69,8 @@ def page(measured: Sequence[Measured], reference: Frame, origin: str, rows_per_d
         _table(columns(rows_per_day), list(_told(measured, rows_per_day)), numbers=2),
         f"<p class=faint>Of windows drawn from rows of the reference that were not learned from: the smallest change "
         f"of one feature of which {WANTED:.0%} are seen. False alarms are those that the parameters allow; where they "
-        f"say nothing, those that were seen.</p>",
+        f"say nothing, those that were seen. Of what is seen without change it is the 95 % interval.</p>",
+        *(f"<p class=faint>{escape(line)}.</p>" for line in remarks(measured)),
         *(_plots_of(one) for one in measured),
         "<h2>The reference</h2>",
         f'<div class="features">{"".join(_features(reference))}</div>',

@@ -18,7 +18,7 @@ from detectors.power import power as measure
 from govern.bus.topics import topic
 from govern.cli._common import BusOption, NamespaceOption
 from govern.cli._files import write_whole
-from govern.cli._power import Measured, grid, sizes_of, why_not, windows
+from govern.cli._power import Measured, grid, remarks, sizes_of, windows
 from govern.cli._query import query
 from govern.cli._references import of_file, of_table, of_topic, recorded, require_one, tell, wanted
 from govern.cli._report import page
@@ -186,8 +186,8 @@ def fit_command(
     if power or report is not None:
         measured = _measured(reports, {one.name: one for one in pipelines}, frame, asked, console)
         console.print(grid(measured, rows_per_day))
-        for line in why_not(measured):
-            console.print(escape(f"Not measured: {line}"))
+        for line in remarks(measured):
+            console.print(escape(line))
         if report is not None:
             write_whole(report, [page(measured, frame, found.origin, rows_per_day).encode()])
             console.print(f"The report is in {escape(str(report))}.")

@@ -51,6 +51,7 @@ def test_the_page_is_whole_and_escapes_what_it_names(reference, tmp_path):
     ):
         assert word in said
     assert "not measured: a reference of 3,000 rows is needed" in said
+    assert "0.0 to " in said, "of 10 windows of 40 rows, an interval"
     assert len(tree.findall(".//svg")) == 2 + 1 + 2, "power by both units, p-values, and each feature"
 
 

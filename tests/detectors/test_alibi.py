@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from detectors import artifacts
+from detectors import power as measure
 from detectors.alibi.catalogue import SPECS
 from detectors.fit import stated_threshold
 from detectors.outlier.held_out import split
@@ -294,3 +295,14 @@ def test_outlier_detectors_state_the_contamination_that_they_were_fitted_to(make
 
 def test_drift_detectors_state_no_contamination(make_table, tmp_path):
     assert stated_contamination(fitted("KSDrift", make_table(100, seed=1), tmp_path)) is None
+
+
+def test_power_is_measured_coarsely_and_in_bounded_time(make_table, tmp_path, monkeypatch):
+    reference = make_table(600, numeric=1, categorical=0, seed=1)
+    plugins.load(plugins.DETECTORS, "alibi_detect.KSDrift")().fit(reference).save(tmp_path / "a")
+    found = measure.power(tmp_path / "a", reference, [40])
+    assert (found.trials, found.sized[0].trials) == (measure.TRIALS_APART, measure.TRIALS_APART)
+    assert found.sized[0].curves[0].least is not None
+    monkeypatch.setattr(measure, "APART_S", 0.0)
+    late = measure.power(tmp_path / "a", reference, [40])
+    assert "more than 0 s" in late.sized[0].why_not

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
+from scipy.stats import beta, ks_2samp
 
 from detectors.drift.ks import KSDrift
 from detectors.drift.prediction import PredictionDrift
@@ -56,6 +58,13 @@ def test_false_alarms_are_as_stated(make_table, tmp_path):
     counted = power(stored(KSDrift(correction="none"), reference, tmp_path), reference, [50], trials=40)
     assert np.isnan(counted.stated)
     assert counted.false_alarms(counted.sized[0], 50 * 100) == pytest.approx(counted.sized[0].alarms * 100)
+    # 12 windows of 50 rows have no row in common, 6 of 100: too few to say how often there are alarms without change.
+    hits = counted.sized[0].alarms * 12
+    low, high = counted.sized[0].interval
+    assert low == pytest.approx(beta.ppf(0.025, hits, 13 - hits) if hits else 0.0)
+    assert high == pytest.approx(beta.ppf(0.975, hits + 1, 12 - hits))
+    assert drift.sized[1].interval is None
+    assert np.isnan(replace(drift, stated=float("nan")).false_alarms(drift.sized[1], 30_000))
 
 
 def test_answers_are_what_moves_for_a_detector_of_answers(make_table, tmp_path):
