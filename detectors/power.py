@@ -72,7 +72,8 @@ class Sized:
         trials: windows (rows) of which that is the share.
         interval: the 95 % one of that share. It counts no more windows than the reference has without a row in common:
             windows that share rows are not independent. None where these are fewer than `LEAST_DISJOINT`.
-        score_ms: median time of one window, in this process.
+        score_ms: median time of one window, in this process; of one row of those that come at once (`ROWS_AT_ONCE`)
+            where rows are judged one by one.
         state_bytes: what is kept for it while a window is open: the memory of a detector that has one, the rows else.
         p_values: of windows without change: of each as a whole, or of the features' tests where only these are judged.
         curves: one for each unit.
@@ -160,7 +161,11 @@ def power(
         for split in range(SPLITS_APART if apart else SPLITS_REMEMBERED if remembers(stored) else SPLITS):
             _require_time(ends, manifest.name)
             probes.append(_probe(constructor(**manifest.params), reference, (seed, split)))
-    except (BadInput, Unavailable) as error:
+    except BadInput as error:
+        why_not = (
+            f"of what is held out to try it, {HELD_OUT:.0%} of the rows, it learns nothing: {error.what}: {error.why}"
+        )
+    except Unavailable as error:
         why_not = f"{error.what}: {error.why}"
     shifts = (
         of_outputs(reference, stored.needs_outputs)
@@ -238,7 +243,7 @@ def _sized(
         alarms=alarms,
         trials=trials * rows if by_row else trials,
         interval=_interval(alarms, min(trials * (rows if by_row else 1), reference_rows // (1 if by_row else size))),
-        score_ms=float(np.median(took)) * 1e3,
+        score_ms=float(np.median(took)) * 1e3 / (rows if by_row else 1),
         state_bytes=_state_bytes(first, held.take(slice(0, rows))),
         p_values=() if remembers(first) else tuple(p_values),
         curves=tuple(curves),

@@ -57,11 +57,11 @@ def columns(rows_per_day: int) -> tuple[str, ...]:
     return (
         "step",
         "window",
-        f"{WANTED:.0%} of {SIGMA} shifts",
-        f"{WANTED:.0%} of share shifts",
+        f"shift seen in {WANTED:.0%}",
+        f"changed rows seen in {WANTED:.0%}",
         "false alarms / month" if rows_per_day else "false alarms / 1M rows",
         "seen without change (95%)",
-        "ms / window",
+        "time of a window or row",
         "open window",
         "loaded",
     )
@@ -70,7 +70,7 @@ def columns(rows_per_day: int) -> tuple[str, ...]:
 def grid(measured: Sequence[Measured], rows_per_day: int) -> Grid:
     table = Grid(box=SIMPLE, pad_edge=False, caption=_caption(rows_per_day), caption_justify="left")
     for place, heading in enumerate(columns(rows_per_day)):
-        table.add_column(heading, justify="left" if place < 2 else "right")
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=place == 0)
     for one in measured:
         for sized in one.power.sized:
             table.add_row(*map(escape, row(one, sized, rows_per_day)))
@@ -126,7 +126,7 @@ def row(one: Measured, sized: Sized, rows_per_day: int) -> tuple[str, ...]:
         least_text(curves.get("share")),
         "" if math.isnan(expected) else f"{expected:,.3g}" if expected < 100 else f"{expected:,.0f}",
         _interval(sized),
-        "" if math.isnan(sized.score_ms) else f"{sized.score_ms:.2g}",
+        _time(one.power, sized),
         bytes_text(sized.state_bytes) if sized.state_bytes else "",
         bytes_text(one.power.loaded_bytes),
     )
@@ -139,6 +139,12 @@ def _interval(sized: Sized) -> str:
         return "too few rows"
     low, high = sized.interval
     return f"{low * 100:.1f} to {high:.1%}"
+
+
+def _time(power: Power, sized: Sized) -> str:
+    if math.isnan(sized.score_ms):
+        return ""
+    return f"{sized.score_ms * 1e3:,.3g} µs" if power.by_row else f"{sized.score_ms:,.2g} ms"
 
 
 def _amount(unit: Unit, amount: float) -> str:

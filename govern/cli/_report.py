@@ -26,7 +26,8 @@ h1{font-size:1.6em;margin:0}h2{font-size:1.15em;margin:2.4em 0 .6em}h3{font-size
 p{margin:.4em 0;color:#374151}.faint{color:#6b7280}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9em}
 th{text-align:left;font-weight:600;border-bottom:2px solid #d1d5db;vertical-align:bottom}
-th,td{padding:.35em 1.1em .35em 0}td{border-bottom:1px solid #e5e7eb}.number{text-align:right}
+th,td{padding:.35em 1.1em .35em 0}td{border-bottom:1px solid #e5e7eb}
+.number{text-align:right}td.number{white-space:nowrap}
 code{font:.88em ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace}
 .plots{display:flex;flex-wrap:wrap;gap:1.2em}figure{margin:0}figcaption{font-size:.85em;color:#374151}
 .features{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:1.4em}
@@ -37,7 +38,7 @@ svg .name{fill:#6b7280}.axis{fill:none;stroke:#9ca3af}.line{fill:none;stroke-wid
 @media (prefers-color-scheme:dark){body{background:#111827;color:#f3f4f6}p,figcaption{color:#d1d5db}
 .faint,p.faint{color:#9ca3af}
 th{border-color:#4b5563}td{border-color:#374151}svg text{fill:#d1d5db}svg .name{fill:#9ca3af}
-.axis,.wanted{stroke:#6b7280}}
+.axis,.wanted{stroke:#6b7280}.line,svg rect,svg circle{filter:brightness(1.35)}}
 @media (max-width:600px){body{margin:1em auto;padding:0 1em}.features{grid-template-columns:1fr}}
 @media print{body{margin:0;max-width:none}figure{break-inside:avoid}}
 """

@@ -160,6 +160,7 @@ def test_power_is_told_for_each_size_of_window(govern_fit, pipeline, monkeypatch
     rows = [line.split() for line in ran.stdout.splitlines() if line.startswith(" drift")][1:]
     assert [row[1] for row in rows] == ["100", "5,000"] or [row[1] for row in rows] == ["100", "500", "5,000"]
     assert "Not measured: drift, window of 5,000 rows: a reference of 16,667 rows is needed" in ran.stdout
+    assert "ms" in next(row for row in rows if row[1] == "100"), "what a window takes"
     # One in twenty windows, each of 100 rows, of 450,000 rows a month.
     assert "225" in next(row for row in rows if row[1] == "100")
     wrong = govern_fit(*words, "--windows", "50,many")
