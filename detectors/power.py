@@ -162,9 +162,7 @@ def power(
             _require_time(ends, manifest.name)
             probes.append(_probe(constructor(**manifest.params), reference, (seed, split)))
     except BadInput as error:
-        why_not = (
-            f"of what is held out to try it, {HELD_OUT:.0%} of the rows, it learns nothing: {error.what}: {error.why}"
-        )
+        why_not = f"{HELD_OUT:.0%} of the rows are held out, and it refuses the rest: {error.what}: {error.why}"
     except Unavailable as error:
         why_not = f"{error.what}: {error.why}"
     shifts = (
