@@ -58,8 +58,8 @@ test-peers: .venv/.ready .venv-peers/.ready .venv-peers-kserve/.ready ## Capture
 	$(call tests,.venv/bin/python,-m peers)
 
 .PHONY: test-tensorflow
-test-tensorflow: .venv/.ready .venv-tensorflow/.ready ## Detectors of alibi-detect that need TensorFlow or Prophet, saved there and judged with here.
-	$(call tests,GOVERN_ALIBI_PYTHON=.venv-tensorflow/bin/python .venv/bin/python,-m tensorflow tests/detectors/test_alibi_tensorflow.py --numprocesses 0)
+test-tensorflow: .venv/.ready .venv-tensorflow/.ready ## Detectors of alibi-detect on TensorFlow or Prophet: saved there and judged with here; oracles of mmd and lsdd.
+	$(call tests,GOVERN_ALIBI_PYTHON=.venv-tensorflow/bin/python .venv/bin/python,-m tensorflow tests/detectors/test_alibi_tensorflow.py tests/detectors/test_alibi_kernels.py --numprocesses 0)
 
 .PHONY: e2e
 e2e: system .venv/.ready ## Only the whole-system runs.

@@ -5,7 +5,7 @@ A matrix product would be shorter, but gives other last bits for one row than fo
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 #: Reference points that are gone through at a time: with 64 coordinates, 128 kB of the processor's second cache.
-_TILE: Final = 256
+TILE: Final = 256
 #: Points whose pairs the median is taken of: half a million pairs place it to a few thousandths.
 _PAIRED: Final = 1_000
 
@@ -32,17 +32,17 @@ def _add_squares(point: Floats, reference: Floats, start: int, stop: int, sums: 
             sums[at] += difference * difference
 
 
-_squares = compiled(_add_squares)
+add_squares = compiled(_add_squares)
 
 
 def _nearest_rows(points: Floats, reference: Floats, k: int, same: bool) -> tuple[Floats, Indices]:
     found = np.full((len(points), k), np.inf)
     where = np.zeros((len(points), k), dtype=np.int64)
-    sums = np.empty(_TILE)
-    for start in range(0, reference.shape[1], _TILE):
-        stop = min(start + _TILE, reference.shape[1])
+    sums = np.empty(TILE)
+    for start in range(0, reference.shape[1], TILE):
+        stop = min(start + TILE, reference.shape[1])
         for row in range(len(points)):
-            _squares(points[row], reference, start, stop, sums)
+            add_squares(points[row], reference, start, stop, sums)
             for at in range(stop - start):
                 if sums[at] >= found[row, k - 1] or (same and start + at == row):
                     continue
@@ -93,11 +93,11 @@ def project(points: Floats, matrix: Floats) -> Floats:
 
 def _sum_gaussians(points: Floats, reference: Floats, weights: Floats, gamma: float) -> Floats:
     out = np.zeros(len(points))
-    sums = np.empty(_TILE)
-    for start in range(0, reference.shape[1], _TILE):
-        stop = min(start + _TILE, reference.shape[1])
+    sums = np.empty(TILE)
+    for start in range(0, reference.shape[1], TILE):
+        stop = min(start + TILE, reference.shape[1])
         for row in range(len(points)):
-            _squares(points[row], reference, start, stop, sums)
+            add_squares(points[row], reference, start, stop, sums)
             for at in range(stop - start):
                 out[row] += weights[start + at] * np.exp(-gamma * sums[at])
     return out
@@ -117,33 +117,35 @@ def gaussian_sums(points: Floats, reference: Floats, weights: Floats, gamma: flo
     return _gaussians(points, reference, weights, gamma)
 
 
-def _gaussian_rows(points: Floats, reference: Floats, gamma: float) -> npt.NDArray[np.float32]:
-    out = np.empty((len(points), reference.shape[1]), dtype=np.float32)
-    sums = np.empty(_TILE)
-    for start in range(0, reference.shape[1], _TILE):
-        stop = min(start + _TILE, reference.shape[1])
+def _gaussian_rows(points: Floats, reference: Floats, gamma: float, out: npt.NDArray[Any]) -> None:
+    sums = np.empty(TILE)
+    for start in range(0, reference.shape[1], TILE):
+        stop = min(start + TILE, reference.shape[1])
         for row in range(len(points)):
-            _squares(points[row], reference, start, stop, sums)
+            add_squares(points[row], reference, start, stop, sums)
             for at in range(stop - start):
                 out[row, start + at] = np.exp(-gamma * sums[at])
-    return out
 
 
 _gaussian = compiled(_gaussian_rows)
 
 
-def gaussian(points: Floats, reference: Floats, gamma: float) -> npt.NDArray[np.float32]:
+def gaussian(points: Floats, reference: Floats, gamma: float, *, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """(n, m) of exp(-gamma * squared distance), points (n, D) against the reference (D, m)."""
-    return _gaussian(points, reference, gamma)
+    out = np.empty((len(points), reference.shape[1]), dtype=dtype)
+    _gaussian(points, reference, gamma, out)
+    return out
 
 
-def median_gamma(points: Floats) -> float:
-    """The gamma that makes the median pair of these points a kernel of 1/e; the mean pair where the median is 0.
+def median_gamma(points: Floats, *, power: int = 2) -> float:
+    """1 over the median pair's distance, the sum over coordinates of |difference| ** power; of the mean pair where the
+    median is 0. So exp(-gamma * distance) of the median pair is 1/e.
 
     References:
         Gretton, Borgwardt, Rasch, Schölkopf, Smola (2012): A kernel two-sample test. J. Mach. Learn. Res. 13, 723-773.
     """
     few = points[:_PAIRED]
-    squares = np.concatenate([np.square(few[row + 1 :] - few[row]).sum(axis=1) for row in range(len(few) - 1)])
-    typical = float(np.median(squares)) or float(np.mean(squares))
+    size = np.square if power == 2 else np.abs
+    apart = np.concatenate([size(few[row + 1 :] - few[row]).sum(axis=1) for row in range(len(few) - 1)])
+    typical = float(np.median(apart)) or float(np.mean(apart))
     return 1.0 / typical if typical > 0.0 else 1.0

@@ -1,7 +1,8 @@
-"""Random Fourier features: coordinates whose products stand for a Gaussian kernel's."""
+"""Random Fourier features: coordinates whose products stand for a kernel's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -15,24 +16,41 @@ Floats = npt.NDArray[np.float64]
 FREQUENCIES: Final = 128
 
 
+#: (generator, (D, F), gamma) -> (D, F) float64 frequencies, drawn from the kernel's Fourier transform.
+Draw = Callable[[np.random.Generator, tuple[int, int], float], Floats]
+
+
+def gaussian_frequencies(generator: np.random.Generator, shape: tuple[int, int], gamma: float) -> Floats:
+    """Of exp(-gamma * squared distance)."""
+    return generator.normal(scale=np.sqrt(2 * gamma), size=shape)
+
+
 class FourierFeatures:
-    """Coordinates whose products are a Gaussian kernel's, on average over the random frequencies.
+    """Coordinates whose products are a kernel's, on average over the random frequencies.
 
     Of a row with itself the product is 1, as the kernel's is, whatever the frequencies.
 
     Args:
         width: D.
-        gamma: of the kernel exp(-gamma * squared distance).
+        gamma: of the kernel: of exp(-gamma * squared distance), unless `draw` is another's.
         seed: of the frequencies.
         frequencies: F.
+        draw: the kernel's frequencies.
 
     References:
         Rahimi, Recht (2007): Random features for large-scale kernel machines. NeurIPS 20.
     """
 
-    def __init__(self, width: int, *, gamma: float, seed: int, frequencies: int = FREQUENCIES) -> None:
-        generator = np.random.default_rng((seed, 2))
-        self._frequencies = generator.normal(scale=np.sqrt(2 * gamma), size=(width, frequencies))
+    def __init__(
+        self,
+        width: int,
+        *,
+        gamma: float,
+        seed: int,
+        frequencies: int = FREQUENCIES,
+        draw: Draw = gaussian_frequencies,
+    ) -> None:
+        self._frequencies = draw(np.random.default_rng((seed, 2)), (width, frequencies), gamma)
 
     def of(self, points: Floats) -> Floats:
         """(n, D) -> (n, 2 * F)."""

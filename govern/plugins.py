@@ -1,10 +1,12 @@
-"""Detectors and explainers by name, through entry points: the kernel imports none of them."""
+"""Detectors and explainers by name, through entry points, and functions by theirs: the kernel imports none of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from govern.errors import ConfigError, MissingExtra
 
@@ -32,6 +34,30 @@ def load(group: str, name: str) -> Any:
         if extra is None:
             raise
         raise MissingExtra(extra, needed_by=f"{group}: {name}") from error
+
+
+def function(name: str, *, where: str) -> Callable[..., Any]:
+    """The function of a user's own that `package.module:function` names.
+
+    Args:
+        where: it is named, as the message calls it.
+
+    Raises:
+        ConfigError: there is no such module, or no such function in it.
+    """
+    module, _, path = name.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        fix = "install the package where govern runs, or correct the name"
+        raise ConfigError(where, why=f"module {module!r} cannot be imported: {error}", fix=fix) from error
+    except AttributeError as error:
+        raise ConfigError(where, why=str(error), fix="correct the name behind the colon") from error
+    if not callable(found):
+        raise ConfigError(where, why=f"it is {type(found).__name__}, no function", fix="name a function")
+    return cast(Callable[..., Any], found)
 
 
 @cache

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Final, Protocol, Self
+from collections.abc import Mapping
+from typing import ClassVar, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from detectors.base import Fitted, Param, Stored, require_at_least, require_fraction, require_kinds, require_rows
+from detectors.base import Array, Fitted, Param, Stored, require_at_least, require_fraction, require_kinds, require_rows
 from detectors.coding import Coding
 from detectors.drift.feature_test import MIN_ROWS
 from detectors.drift.tabular import TabularDrift
@@ -45,6 +46,8 @@ class JointDrift(Stored):
     kind: Final[Kind] = "drift"
     min_instances = MIN_ROWS
     needs_outputs: Final[tuple[str, ...]] = ()
+    #: Arrays that the class stores beside the columns of the rows; by what `_beside` calls them.
+    stored_beside: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, p_val: float, max_reference: int, seed: int, **own: Param) -> None:
         self.p_val = require_fraction("p_val", p_val, method=self.method)
@@ -54,7 +57,19 @@ class JointDrift(Stored):
 
     @abstractmethod
     def _against(self, reference: Floats) -> JointTest:
-        """The test against (m, D) points, which come in random order."""
+        """The test against (m, D) points, which come in random order.
+
+        Raises:
+            ArtifactError: what is stored `_beside` them does not belong to them.
+        """
+
+    def _beside(self, reference: Floats) -> Mapping[str, Array]:
+        """What is stored beside the rows whose (m, D) points these are.
+
+        Raises:
+            BadInput: a parameter does not suit them.
+        """
+        return {}
 
     def fit(self, reference: Frame) -> Self:
         """Keep rows of the reference.
@@ -66,13 +81,14 @@ class JointDrift(Stored):
         columns = require_kinds(reference.schema, "numeric", "categorical", method=self.method)
         order = np.random.default_rng(self.seed).permutation(len(reference))
         kept = reference.take(order[: self.max_reference])
+        beside = self._beside(Coding.of(kept, columns).points(kept)) if self.stored_beside else {}
         self._restore(
             Fitted.of(
                 reference,
                 method=self.method,
                 state_version=self.state_version,
                 params=self._params,
-                arrays={str(position): kept.columns[position] for position in columns},
+                arrays={**{str(position): kept.columns[position] for position in columns}, **beside},
             )
         )
         return self
@@ -101,8 +117,10 @@ class JointDrift(Stored):
         return features if alarm else tuple(replace(one, is_drift=False) for one in features)
 
     def _restore(self, state: Fitted) -> None:
-        kept = _frame(state)
-        columns = [int(position) for position in state.arrays()]
+        arrays = state.arrays()
+        self._stored = {name: arrays.pop(name) for name in self.stored_beside if name in arrays}
+        kept = _frame(state, arrays)
+        columns = [int(position) for position in arrays]
         self._coding = Coding.of(kept, columns)
         self._features = TabularDrift(p_val=self.p_val, seed=self.seed).fit(kept)
         points = self._coding.points(kept)
@@ -112,13 +130,12 @@ class JointDrift(Stored):
         self._test.run(points[:MIN_ROWS])
 
 
-def _frame(state: Fitted) -> Frame:
+def _frame(state: Fitted, arrays: Mapping[str, Array]) -> Frame:
     """The kept rows; a feature that is not looked at is a column of zeros.
 
     Raises:
         ArtifactError: an array is no feature's.
     """
-    arrays = state.arrays()
     width = len(state.schema.features)
     if not arrays or not all(name.isdecimal() and int(name) < width for name in arrays):
         raise state.damaged(f"its arrays are {sorted(arrays)}, not columns of {width} features")

@@ -30,21 +30,22 @@ class DensityFeatures:
     Args:
         centres: (c, D) of the Gaussians, used for nothing else.
         gamma: of the kernel exp(-gamma * squared distance).
+        ridge: of the regression.
     """
 
-    def __init__(self, centres: Floats, *, gamma: float) -> None:
+    def __init__(self, centres: Floats, *, gamma: float, ridge: float = RIDGE) -> None:
         self._centres = np.ascontiguousarray(centres.T)
         self._gamma = gamma
         # Two Gaussians' product integrates to one of half their exponent; the constant before it is left out.
-        overlap = gaussian(centres, self._centres, gamma / 2).astype(np.float64)
+        overlap = gaussian(centres, self._centres, gamma / 2, dtype=np.float64)
         sizes, axes = np.linalg.eigh((overlap + overlap.T) / 2)
         # 2 g'(H + r)^-1 g - g'(H + r)^-1 H (H + r)^-1 g, by eigenvector: (s + 2r) / (s + r)^2.
-        weights = (np.maximum(sizes, 0.0) + 2 * RIDGE) / np.square(np.maximum(sizes, 0.0) + RIDGE)
+        weights = (np.maximum(sizes, 0.0) + 2 * ridge) / np.square(np.maximum(sizes, 0.0) + ridge)
         self._axes = np.ascontiguousarray(axes * np.sqrt(weights))
 
     def of(self, points: Floats) -> Floats:
         """(n, D) -> (n, c)."""
-        return project(gaussian(points, self._centres, self._gamma).astype(np.float64), self._axes)
+        return project(gaussian(points, self._centres, self._gamma, dtype=np.float64), self._axes)
 
 
 def centres_of(reference: Floats) -> int:
@@ -61,11 +62,12 @@ class DensityDifference:
         gamma: of the kernel exp(-gamma * squared distance).
         permutations: draws, at most.
         seed: of the draws.
+        ridge: of the regression.
     """
 
-    def __init__(self, reference: Floats, *, gamma: float, permutations: int, seed: int) -> None:
+    def __init__(self, reference: Floats, *, gamma: float, permutations: int, seed: int, ridge: float = RIDGE) -> None:
         centres = centres_of(reference)
-        self._features = DensityFeatures(reference[:centres], gamma=gamma)
+        self._features = DensityFeatures(reference[:centres], gamma=gamma, ridge=ridge)
         self._permutations = permutations
         self._seed = seed
         self._known = self._features.of(reference[centres:])

@@ -7,10 +7,9 @@ import numpy.typing as npt
 
 from detectors.base import require_at_least
 from detectors.compiled import compiled
-from detectors.distances import median_gamma
 from detectors.drift.joint import JointDrift
 from detectors.drift.permutation import permutation_p
-from detectors.fourier import FourierFeatures
+from detectors.kernels import Radial, require_kernel
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,14 +22,14 @@ class FeatureDiscrepancy:
 
     Args:
         reference: (m, D).
-        gamma: of the kernel exp(-gamma * squared distance) that the features stand for.
+        kernel: that the features stand for.
         frequencies: of the features.
         permutations: draws, at most.
         seed: of the frequencies and of the draws.
     """
 
-    def __init__(self, reference: Floats, *, gamma: float, frequencies: int, permutations: int, seed: int) -> None:
-        self._features = FourierFeatures(reference.shape[1], gamma=gamma, seed=seed, frequencies=frequencies)
+    def __init__(self, reference: Floats, *, kernel: Radial, frequencies: int, permutations: int, seed: int) -> None:
+        self._features = kernel.features(reference.shape[1], seed=seed, frequencies=frequencies)
         self._placed = self._features.of(reference)
         self._permutations = permutations
         self._seed = seed
@@ -79,6 +78,7 @@ class RandomFeatureMMDDrift(JointDrift):
 
     Args:
         p_val: significance level.
+        kernel: one of `kernels.BUILT_IN`, its width the median distance of the reference.
         permutations: that the p-value rests on, at most; the smallest is 1 / (permutations + 1).
         frequencies: the kernel of two rows is right to 1 / sqrt(frequencies); 16 bytes of each for a reference row.
         max_reference: rows of the reference to keep, at most.
@@ -96,21 +96,28 @@ class RandomFeatureMMDDrift(JointDrift):
         self,
         *,
         p_val: float = 0.05,
+        kernel: str = "gaussian",
         permutations: int = 999,
         frequencies: int = 256,
         max_reference: int = 10_000,
         seed: int = 0,
     ) -> None:
+        self.kernel = require_kernel(kernel, method=self.method, own=False)
         self.permutations = require_at_least("permutations", permutations, 19, method=self.method)
         self.frequencies = require_at_least("frequencies", frequencies, 16, method=self.method)
         super().__init__(
-            p_val=p_val, max_reference=max_reference, seed=seed, permutations=permutations, frequencies=frequencies
+            p_val=p_val,
+            max_reference=max_reference,
+            seed=seed,
+            permutations=permutations,
+            frequencies=frequencies,
+            kernel=kernel,
         )
 
     def _against(self, reference: Floats) -> FeatureDiscrepancy:
         return FeatureDiscrepancy(
             reference,
-            gamma=median_gamma(reference),
+            kernel=Radial.of(self.kernel, reference),
             frequencies=self.frequencies,
             permutations=self.permutations,
             seed=self.seed,

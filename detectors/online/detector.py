@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors import memory as memories
-from detectors.base import Fitted, Param, Stored, fitted, positions, require_at_least, require_kinds, require_rows
+from detectors.base import (
+    Array,
+    Fitted,
+    Param,
+    Stored,
+    fitted,
+    positions,
+    require_at_least,
+    require_kinds,
+    require_rows,
+)
 from detectors.memory import Memory
 from detectors.online.calibration import Rows, calibrate, min_rows
 from detectors.online.tracker import Arrays, Floats, Tracker
@@ -43,6 +53,8 @@ class OnlineDrift(Stored):
     min_instances = 1
     #: Compares a stream with itself, and chance needs more rows to settle than a reference may have.
     long_runs: ClassVar[bool] = False
+    #: Arrays that the class stores beside reference and thresholds; by what `_beside` calls them.
+    stored_beside: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, ert: int, max_reference: int, seed: int, **own: Param) -> None:
         # With fewer rows than that, the windows of a run do not even fill.
@@ -79,7 +91,16 @@ class OnlineDrift(Stored):
 
         Raises:
             BadInput: a feature has too few values.
+            ArtifactError: what is stored `_beside` them does not belong to them.
         """
+
+    def _beside(self, reference: Floats, schema: FeatureSchema) -> Mapping[str, Array]:
+        """What is stored beside these rows.
+
+        Raises:
+            BadInput: a parameter does not suit them.
+        """
+        return {}
 
     def _names(self, schema: FeatureSchema) -> tuple[str, ...]:
         """Of the d columns that it follows: the features of `kinds`.
@@ -122,6 +143,7 @@ class OnlineDrift(Stored):
         self._names(reference.schema)
         order = np.random.default_rng(self.seed).permutation(len(reference))
         rows = self._read(reference.take(order[: self.max_reference]))
+        self._stored = dict(self._beside(rows, reference.schema))
         without, streams = self._simulated(rows, reference.schema)
         horizon = self._settles(rows)
         limits = calibrate(without, streams, horizon=horizon, ert=self.ert, seed=self.seed, long_runs=self.long_runs)
@@ -137,7 +159,7 @@ class OnlineDrift(Stored):
                 method=self.method,
                 state_version=self.state_version,
                 params=self._params,
-                arrays={"reference": rows, "thresholds": limits},
+                arrays={"reference": rows, "thresholds": limits, **self._stored},
             )
         )
         return self
@@ -208,6 +230,7 @@ class OnlineDrift(Stored):
     def _restore(self, state: Fitted) -> None:
         arrays = state.arrays()
         names = self._names(state.schema)
+        self._stored = {name: arrays.pop(name) for name in self.stored_beside if name in arrays}
         if set(arrays) != {"reference", "thresholds"}:
             raise state.damaged(f"its arrays are {sorted(arrays)}, not a reference and thresholds")
         if arrays["reference"].ndim != 2 or arrays["reference"].shape[1] != len(names):

@@ -43,14 +43,15 @@ class OnlineJointDrift(OnlineDrift):
 
     Args:
         windows: sizes of the test windows in rows, separated by commas.
+        own: further parameters of the class, as its constructor takes them.
     """
 
     kinds = ("numeric", "categorical")
 
-    def __init__(self, *, ert: int, windows: str | int, max_reference: int, seed: int) -> None:
+    def __init__(self, *, ert: int, windows: str | int, max_reference: int, seed: int, **own: Param) -> None:
         self.windows = window_sizes(windows, method=self.method)
-        own: dict[str, Param] = {"windows": windows}
-        super().__init__(ert=ert, max_reference=max_reference, seed=seed, **own)
+        params: dict[str, Param] = {"windows": windows, **own}
+        super().__init__(ert=ert, max_reference=max_reference, seed=seed, **params)
 
     @abstractmethod
     def _coordinates(self, points: Floats) -> tuple[Coordinates, int]:
@@ -73,10 +74,15 @@ class OnlineJointDrift(OnlineDrift):
         return lambda apart: MeanWindows(moments.without(placed[apart]), self.windows, np.asarray, width), placed
 
     def _embedding(self, reference: Floats, schema: FeatureSchema) -> tuple[Callable[[Floats], Floats], int]:
+        coding, points = self._coded(reference, schema)
+        coordinates, used = self._coordinates(points)
+        return lambda rows: coordinates.of(coding.points(frame_of(rows, schema))), used
+
+    def _coded(self, reference: Floats, schema: FeatureSchema) -> tuple[Coding, Floats]:
+        """The coding of rows like the reference's, and its points."""
         frame = frame_of(reference, schema)
         coding = Coding.of(frame, [i for i, one in enumerate(schema.features) if one.kind in self.kinds])
-        coordinates, used = self._coordinates(coding.points(frame))
-        return lambda rows: coordinates.of(coding.points(frame_of(rows, schema))), used
+        return coding, coding.points(frame)
 
     def _told(self, statistics: Floats, threshold: float, known: Arrays, *, alarm: bool) -> WindowScores:
         (rows,) = known

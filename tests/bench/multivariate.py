@@ -20,6 +20,7 @@ from detectors.distances import median_gamma
 from detectors.drift.lsdd import DensityDifference
 from detectors.drift.mmd import Discrepancy
 from detectors.drift.rff_mmd import FeatureDiscrepancy
+from detectors.kernels import Radial
 
 FEATURES = 20
 PERMUTATIONS = 1_000
@@ -72,8 +73,9 @@ def main() -> None:
     for m, n in SIZES:
         reference = rng.normal(size=(m, FEATURES))
         gamma = median_gamma(reference)
-        ours = Discrepancy(reference, gamma=gamma, permutations=PERMUTATIONS, seed=0)
-        fast = FeatureDiscrepancy(reference, gamma=gamma, frequencies=256, permutations=PERMUTATIONS, seed=0)
+        kernel = Radial("gaussian", gamma)
+        ours = Discrepancy(reference, kernel=kernel, permutations=PERMUTATIONS, seed=0)
+        fast = FeatureDiscrepancy(reference, kernel=kernel, frequencies=256, permutations=PERMUTATIONS, seed=0)
         other = DensityDifference(reference, gamma=gamma, permutations=PERMUTATIONS, seed=0)
         for shift in SHIFTS:
             window = rng.normal(shift, 1.0, size=(n, FEATURES))

@@ -16,6 +16,7 @@ from detectors.drift.mmd import Discrepancy, MMDDrift
 from detectors.drift.reconstruction import ReconstructionDrift
 from detectors.drift.rff_mmd import FeatureDiscrepancy, RandomFeatureMMDDrift
 from detectors.fourier import FourierFeatures
+from detectors.kernels import Radial
 from govern.errors import BadInput
 from govern.frame import Frame
 from govern.schema import FORMAT_VERSION, Feature, FeatureSchema
@@ -47,7 +48,9 @@ def test_the_discrepancy_is_grettons_and_its_null_that_of_new_labels(shift):
     m, n, draws = 80, 30, 199
     reference, window = rng.normal(size=(m, 5)), rng.normal(shift, 1.0, size=(n, 5))
     gamma = median_gamma(reference)
-    statistic, p_value = Discrepancy(reference, gamma=gamma, permutations=draws, seed=9).run(window)
+    statistic, p_value = Discrepancy(reference, kernel=Radial("gaussian", gamma), permutations=draws, seed=9).run(
+        window
+    )
     kernel = rbf_kernel(np.vstack((reference, window)), gamma=gamma)
     assert statistic == pytest.approx(_mmd2(kernel.copy(), m), abs=1e-7)
     labels, null = np.random.default_rng((9,)), []
@@ -68,7 +71,7 @@ def test_the_discrepancy_of_features_is_grettons_of_their_products(shift):
     m, n, draws = 80, 30, 199
     reference, window = rng.normal(size=(m, 5)), rng.normal(shift, 1.0, size=(n, 5))
     gamma = median_gamma(reference)
-    test = FeatureDiscrepancy(reference, gamma=gamma, frequencies=64, permutations=draws, seed=9)
+    test = FeatureDiscrepancy(reference, kernel=Radial("gaussian", gamma), frequencies=64, permutations=draws, seed=9)
     statistic, p_value = test.run(window)
     placed = FourierFeatures(5, gamma=gamma, seed=9, frequencies=64).of(np.vstack((reference, window)))
     kernel = placed @ placed.T
@@ -89,12 +92,14 @@ def test_the_features_err_from_the_kernel_by_no_more_than_chance_allows():
     """The statistic weighs kernels, by 4 in all: by Hoeffding, it is at most 4 * sqrt(2 ln(2/a) / F) off."""
     rng = np.random.default_rng(5)
     reference, window = rng.normal(size=(400, 4)), rng.normal(0.5, 1.0, size=(300, 4))
-    gamma = median_gamma(reference)
-    exact, _ = Discrepancy(reference, gamma=gamma, permutations=19, seed=0).run(window)
+    kernel = Radial("gaussian", median_gamma(reference))
+    exact, _ = Discrepancy(reference, kernel=kernel, permutations=19, seed=0).run(window)
     errors = {}
     for frequencies in (32, 2048):
         found = [
-            FeatureDiscrepancy(reference, gamma=gamma, frequencies=frequencies, permutations=19, seed=seed).run(window)
+            FeatureDiscrepancy(reference, kernel=kernel, frequencies=frequencies, permutations=19, seed=seed).run(
+                window
+            )
             for seed in range(12)
         ]
         errors[frequencies] = np.array([statistic for statistic, _ in found]) - exact

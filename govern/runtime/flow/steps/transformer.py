@@ -6,11 +6,11 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
 
+from govern import plugins
 from govern.codecs.tensor import DTYPES, Tensor, objects
 from govern.errors import ConfigError, GovernError
 from govern.pipeline.spec import Param, TransformerSpec
@@ -59,19 +59,8 @@ def transformer(step: str, spec: TransformerSpec) -> Transformer:
     Raises:
         ConfigError: there is no such function, or it does not take the step's params.
     """
-    module, _, path = spec.callable.partition(":")
     where = f"step {step!r}: transformer.callable {spec.callable}"
-    try:
-        function = import_module(module)
-        for name in path.split("."):
-            function = getattr(function, name)
-    except ImportError as error:
-        fix = "install the package where govern runs, or correct the name"
-        raise ConfigError(where, why=f"module {module!r} cannot be imported: {error}", fix=fix) from error
-    except AttributeError as error:
-        raise ConfigError(where, why=str(error), fix="correct the name behind the colon") from error
-    if not callable(function):
-        raise ConfigError(where, why=f"it is {type(function).__name__}, no function", fix="name a function")
+    function = plugins.function(spec.callable, where=where)
     try:
         # Some functions of C do not tell what they take.
         with suppress(ValueError):
