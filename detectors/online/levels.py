@@ -13,6 +13,11 @@ from detectors.online.tracker import Arrays, Floats
 
 #: A share is not taken to fall below this part of what it was: each one seen would make it impossible.
 _FLOOR: Final = 1e-3
+#: What a share is taken for where the reference's is smaller. That no row of 20,000 was missing does not make the first
+#: one that is a change; with this and `_MOST_RISE` no row alone says more than 3 nats.
+_RAREST: Final = 1e-3
+#: A share is not taken to rise to more than so many times what it was.
+_MOST_RISE: Final = 20.0
 
 
 def _follow_cusum(
@@ -39,8 +44,9 @@ class Cusum:
 
     A number's rank is normal, and rises by twice the slack, in standard deviations. A category's share p rises by as
     much in 2 arcsin(sqrt(p)), in which shares have one standard deviation (Cohen's h), or falls. By its likelihood a
-    rare category counts for what it is: ranks and categories of all shares have one scale, and one threshold. A
-    feature's statistic is the largest of its traces'.
+    rare category counts for what it is: ranks and categories of all shares have one scale, and one threshold. One of
+    less than 0.1 %, as what is never missing or unseen in the reference, counts as one of 0.1 %, and no share is taken
+    to rise more than twentyfold, so that a single row is no alarm. A feature's statistic is the largest of its traces'.
 
     Args:
         reference: (n, d); NaN is a missing number, categories are codes.
@@ -54,11 +60,12 @@ class Cusum:
     def __init__(self, reference: Floats, categories: Sequence[int], slack: float) -> None:
         self._traces = Traces(reference, categories)
         self._weights = np.empty((4, len(self._traces.owners)))
-        angles = 2 * np.arcsin(np.sqrt(self._traces.shares))
+        share = np.clip(self._traces.shares, _RAREST, 1 - _RAREST)
+        angles = 2 * np.arcsin(np.sqrt(share))
         for at, shift in ((0, 2 * slack), (2, -2 * slack)):
-            share = self._traces.shares
             turned = np.clip(angles + shift, 0.0, np.pi)
             other = np.clip(np.sin(turned / 2) ** 2, _FLOOR * share, 1 - _FLOOR * (1 - share))
+            other = np.clip(other, 1 - _MOST_RISE * (1 - share), _MOST_RISE * share)
             missed = np.log((1 - other) / (1 - share))
             self._weights[at] = np.where(self._traces.binary, np.log(other / share) - missed, shift)
             self._weights[at + 1] = np.where(self._traces.binary, missed, -(shift**2) / 2)

@@ -65,9 +65,9 @@ def test_cumulative_sums_are_pages(reference):
     expected = np.zeros((80, 2))
     for trace, values in enumerate(traces.of(stream).T):
         for sign in (1, -1):
-            share = traces.shares[trace]
+            share = max(traces.shares[trace], 0.001)
             other = np.sin(max(0.0, 2 * np.arcsin(np.sqrt(share)) + sign * 0.5) / 2) ** 2 if trace else np.nan
-            other = max(other, share / 1000) if trace else np.nan
+            other = min(max(other, share / 1000), 20 * share) if trace else np.nan
             total = lowest = 0.0
             for row, value in enumerate(values):
                 if trace:
@@ -78,6 +78,24 @@ def test_cumulative_sums_are_pages(reference):
                 at = row, traces.owners[trace]
                 expected[at] = max(expected[at], total - lowest)
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("slack", [0.1, 0.2, 1.0])
+def test_one_row_that_is_rare_in_the_reference_is_no_change_and_some_are(slack):
+    """Of 50,000 rows none has a missing or unseen category, and one a number: no calibration has seen what these do."""
+    codes = np.repeat([0.0, 1.0, 2.0, 3.0], 12_500)
+    flags = np.zeros(50_000)
+    flags[0] = 1.0
+    tracker = Cusum(np.column_stack((codes, flags)), [4, 0], slack)
+    quiet = np.tile([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], (100, 1))
+    for column, value in ((0, -1.0), (0, -2.0), (1, 1.0)):
+        stream = quiet.copy()
+        stream[200, column] = value
+        found = tracker.simulate(tracker.prepare(stream))[:, column]
+        before = found[:200].max()
+        assert found.max() - before <= np.log(20.0)
+        stream[200:300:5, column] = value
+        assert tracker.simulate(tracker.prepare(stream))[:, column].max() - before > 20.0
 
 
 def test_the_best_cut_is_found_between_buckets(reference):
