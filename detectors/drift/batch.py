@@ -15,7 +15,7 @@ from detectors.drift.cramer_von_mises import in_order, outcomes_of
 from detectors.drift.feature_test import FeatureTest, Settings
 from detectors.drift.kolmogorov import survivals
 from detectors.drift.numeric import CramerVonMises, KolmogorovSmirnov, numbers
-from detectors.drift.rates import MissingRate, UnseenRate, compare
+from detectors.drift.rates import MissingRate, UnseenRate
 from detectors.drift.univariate import CODE_OFFSET, Floats, Outcome, chi_squareds, guarded
 from govern.frame import Frame
 
@@ -182,12 +182,7 @@ def _rates(
     tests: Sequence[MissingRate | UnseenRate], window: Frame, how: Settings, known: dict[int, int]
 ) -> list[Outcome]:
     n = len(window)
-    return [
-        compare((test.before, test.rows), (known[test.position], n))
-        if test.position in known
-        else test.run(window, how)
-        for test in tests
-    ]
+    return [test.told(known[test.position], n) if test.position in known else test.run(window, how) for test in tests]
 
 
 def _blocks(tests: int, rows: int) -> Iterator[range]:

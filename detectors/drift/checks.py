@@ -14,7 +14,7 @@ from scipy.special import gammaln
 from detectors.base import Array
 from detectors.drift.feature_test import Settings, Signal
 from detectors.drift.permutation import permutation_p
-from detectors.drift.rates import as_pair, compare, having, is_missing
+from detectors.drift.rates import as_pair, as_seldom, compare, compare_new, having, is_missing, seldom
 from detectors.drift.univariate import UNTESTED, Floats, Outcome
 from govern.frame import UNSEEN, Frame
 from govern.schema import Feature
@@ -77,8 +77,35 @@ class MissingCheck(Check):
         return is_missing(values)
 
 
+@dataclass(frozen=True, slots=True)
 class UnseenCheck(Check):
+    """Of a categorical feature. Where the schema was learned from the reference it is no longer exact (`compare_new`).
+
+    Attributes:
+        once, twice: what `seldom` says of the reference.
+    """
+
     signal: ClassVar[Signal] = "unseen"
+
+    once: int = 0
+    twice: int = 0
+
+    @classmethod
+    def of(cls, reference: Frame, position: int) -> Self:
+        return cls(position, *having(cls.broken(reference, position)), *seldom(reference, position))
+
+    @classmethod
+    def read(cls, position: int, state: Array, feature: Feature) -> Self:
+        return cls(position, *as_pair(state[:2]), *as_seldom(state))
+
+    def run(self, window: Frame, how: Settings) -> Outcome:
+        broken = having(self.broken(window, self.position))
+        if not (broken[1] and self.rows):
+            return UNTESTED
+        return compare_new((self.before, self.rows), broken, (self.once, self.twice), alternative="greater")
+
+    def state(self) -> Array:
+        return np.array([self.before, self.rows - self.before, self.once, self.twice], dtype=np.int64)
 
     @staticmethod
     def rule(values: Array, feature: Feature) -> Array:

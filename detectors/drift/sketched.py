@@ -12,7 +12,7 @@ from detectors.drift.binned import BINS, BinnedKolmogorovSmirnov, outcomes_of
 from detectors.drift.categorical import ChiSquared
 from detectors.drift.detector import UnivariateDrift
 from detectors.drift.feature_test import FeatureTest
-from detectors.drift.rates import MissingRate, UnseenRate, compare, with_signals
+from detectors.drift.rates import MissingRate, UnseenRate, with_signals
 from detectors.drift.sketch import Cells, Sketch
 from detectors.drift.univariate import Counts, Outcome, chi_squareds, require_tail
 from govern.detection import WindowScores
@@ -138,9 +138,9 @@ class SketchedDrift(UnivariateDrift):
         for place, test in enumerate(self._tests):
             if isinstance(test, MissingRate):
                 missing = counts(test)[0 if test.position in self._cells.edges else 1]
-                found[place] = compare((test.before, test.rows), (int(missing), sketch.rows))
+                found[place] = test.told(int(missing), sketch.rows)
             elif isinstance(test, UnseenRate):
-                found[place] = compare((test.before, test.rows), (int(counts(test)[0]), sketch.rows))
+                found[place] = test.told(int(counts(test)[0]), sketch.rows)
         return [found[place] for place in range(len(self._tests))]
 
     def _restore(self, state: Fitted) -> None:

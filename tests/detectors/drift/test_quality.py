@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from detectors.drift.checks import RangeCheck, beyond_extremes, row_digests
+from detectors.drift.checks import RangeCheck, UnseenCheck, beyond_extremes, row_digests
 from detectors.drift.feature_test import Settings
 from detectors.drift.quality import DataQuality
+from detectors.drift.rates import UnseenRate, compare, compare_new, having, seldom
 from govern.frame import MISSING, UNSEEN, Frame
 from govern.schema import Feature, FeatureSchema
 
@@ -131,6 +132,56 @@ def test_a_range_of_the_reference_is_left_as_often_as_said():
         before, after = (Frame(schema=schema, columns=(column,)) for column in (reference, window))
         alarms += RangeCheck.of(before, 0).run(after, Settings(level=0.05)).p_value < 0.05
     assert 0.01 * len(rows) < alarms <= binom.ppf(0.999, len(rows), 0.05)
+
+
+@pytest.mark.parametrize("size", [20, 200, 1000])
+def test_what_a_learned_schema_lacks_comes_no_more_often_than_said(acs, size):
+    """Ages as categories: of 700 people some 90, of which a few have one person, and others are lacking."""
+    ages = acs[2015]["AGEP"].astype(np.int64)
+    rng, level, alarms, of_counts = np.random.default_rng(5), 0.05, 0, 0
+    for _ in range(300):
+        drawn = rng.permutation(ages)[: 700 + size]
+        reference, window = learned(drawn[:700], drawn[700:])
+        check = UnseenCheck.of(reference, 0)
+        outcome = check.run(window, Settings(level=level))
+        alarms += outcome.p_value < level
+        counts = having(window["age"] == UNSEEN)
+        of_counts += compare((0, 700), counts, alternative="greater").p_value < level
+        assert outcome == UnseenRate.of(reference, 0).run(window, Settings(level=level))
+        assert UnseenCheck.read(0, check.state(), reference.schema.features[0]) == check
+        assert UnseenCheck.read(0, check.state()[:2], reference.schema.features[0]).once == 0
+    assert alarms <= binom.ppf(0.999, 300, level)
+    # Fisher's test of the counts as they are takes what the draw left out for a change.
+    assert of_counts > binom.ppf(0.999, 300, level) or size == 20
+
+
+def test_a_schema_that_lists_more_than_the_reference_has_is_taken_at_its_word():
+    listed = tuple(map(str, range(30)))
+    schema = FeatureSchema(
+        format_version=1, model="m", features=(Feature(name="c", kind="categorical", categories=listed),)
+    )
+    reference = Frame(schema, (np.arange(290, dtype=np.int32) // 10,))
+    assert seldom(reference, 0) == (0, 0)
+    window = Frame(schema, (np.array([UNSEEN] * 3 + [0] * 97, dtype=np.int32),))
+    outcome = UnseenRate.of(reference, 0).run(window, Settings(level=0.05))
+    assert outcome.p_value == pytest.approx(hypergeom.sf(2, 390, 3, 100))
+
+
+def test_new_rows_that_come_together_count_as_fewer():
+    alone = compare_new((0, 700), (12, 200), (5, 0)).p_value
+    assert alone == pytest.approx(hypergeom.sf(11, 900, 18, 200))
+    assert alone < compare_new((0, 700), (12, 200), (5, 20)).p_value < 1.0
+    assert compare_new((0, 700), (1, 200), (5, 20)).p_value == 1.0
+
+
+def learned(reference: np.ndarray, window: np.ndarray) -> tuple[Frame, Frame]:
+    """Frames of one category, whose schema lists those of the reference."""
+    known = np.unique(reference)
+    codes = np.full(int(max(reference.max(), window.max())) + 1, UNSEEN, dtype=np.int32)
+    codes[known] = np.arange(len(known))
+    feature = Feature(name="age", kind="categorical", categories=tuple(map(str, known)))
+    schema = FeatureSchema(format_version=1, model="m", features=(feature,))
+    return Frame(schema, (codes[reference],)), Frame(schema, (codes[window],))
 
 
 def test_a_reference_without_values_says_nothing_of_a_range():
