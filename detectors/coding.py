@@ -92,11 +92,15 @@ class Coding:
     def shares(self, parts: Floats, width: int) -> Floats:
         """What each feature adds to a row's score: (n, D) parts >= 0 -> (n, width), each row's sum 1 (or 0)."""
         starts = np.concatenate(([0], np.cumsum(self.widths)[:-1]))
-        sums = np.add.reduceat(parts, starts, axis=1)
-        totals = sums.sum(axis=1, keepdims=True)
         shares = np.zeros((len(parts), width))
-        shares[:, self.columns] = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0.0)
+        shares[:, self.columns] = of_each_row(np.add.reduceat(parts, starts, axis=1))
         return shares
+
+
+def of_each_row(parts: Floats) -> Floats:
+    """(n, k) parts >= 0 -> (n, k) shares, each row's sum 1; 0 where it has no parts."""
+    totals = parts.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(parts, totals, out=np.zeros_like(parts), where=totals > 0.0), dtype=np.float64)
 
 
 def _indices(column: Floats, categories: int) -> npt.NDArray[np.int64]:

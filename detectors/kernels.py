@@ -34,6 +34,10 @@ class Kernel(Protocol):
         ...
 
 
+# Each kernel has the loop over tiles to itself: numba compiles a function that is given another one anew in every
+# process, and adds it to the folder that it caches in (`detectors.compiled`) each time.
+
+
 def _quadratic_rows(points: Floats, reference: Floats, gamma: float) -> Matrix:
     out = np.empty((len(points), reference.shape[1]), dtype=np.float32)
     sums = np.empty(TILE)

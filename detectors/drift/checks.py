@@ -62,6 +62,10 @@ class Check:
         broken = having(self.broken(window, self.position))
         if not (broken[1] and self.rows):
             return UNTESTED
+        return self.compared(broken)
+
+    def compared(self, broken: tuple[int, int]) -> Outcome:
+        """What `having` gave of the window's values, which are some, with the reference's."""
         return compare((self.before, self.rows), broken, alternative="greater")
 
     def state(self) -> Array:
@@ -98,10 +102,7 @@ class UnseenCheck(Check):
     def read(cls, position: int, state: Array, feature: Feature) -> Self:
         return cls(position, *as_pair(state[:2]), *as_seldom(state))
 
-    def run(self, window: Frame, how: Settings) -> Outcome:
-        broken = having(self.broken(window, self.position))
-        if not (broken[1] and self.rows):
-            return UNTESTED
+    def compared(self, broken: tuple[int, int]) -> Outcome:
         return compare_new((self.before, self.rows), broken, (self.once, self.twice), alternative="greater")
 
     def state(self) -> Array:

@@ -17,6 +17,7 @@ from detectors.base import (
     require_kinds,
     require_rows,
 )
+from detectors.coding import of_each_row
 from detectors.outlier.held_out import rows_needed, split, threshold_at
 from detectors.outlier.impute import Imputer
 from detectors.outlier.trees import Forest
@@ -121,8 +122,7 @@ class IsolationForestOutlier(Stored):
         parts = np.maximum(self._forest.parts(rows[flagged]), 0.0)
         shares = np.zeros((len(rows), len(window.schema.features)))
         # A flagged row's paths need not be shorter than the mean ones where half the reference may be flagged.
-        totals = np.maximum(parts.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        shares[np.ix_(flagged, self._imputer.columns)] = parts / totals
+        shares[np.ix_(flagged, self._imputer.columns)] = of_each_row(parts)
         return InstanceScores(scores, flagged, self.threshold, shares)
 
     def _restore(self, state: Fitted) -> None:

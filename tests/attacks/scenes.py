@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -79,7 +80,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def hop_skip_jump_on_digits(endpoint: Endpoint, count: int) -> Attacked:
-    data, target = load_digits().data, load_digits().target
+    data, target = digits()
     rng, right = np.random.default_rng(0), _right_digits(endpoint)
     before, found = endpoint.queries, []
     for row in right[:count]:
@@ -93,7 +94,7 @@ def hop_skip_jump_on_digits(endpoint: Endpoint, count: int) -> Attacked:
 
 
 def square_on_digits(endpoint: Endpoint, count: int, *, epsilon: float = 3.0) -> Attacked:
-    clean = load_digits().data[(right := _right_digits(endpoint))[:count]]
+    clean = digits()[0][(right := _right_digits(endpoint))[:count]]
     before, rng = endpoint.queries, np.random.default_rng(0)
     bounds = {"low": 0.0, "high": WHITE}
     found = square.attack(endpoint, clean, width=8, epsilon=epsilon, **bounds, iterations=300, rng=rng)
@@ -119,6 +120,24 @@ def pointwise_on_people(endpoint: Endpoint, count: int, *, donors: int = 10) -> 
     return Attacked(reference, clean, frame(schema, changed[flipped], endpoint), moved[flipped], count, queries)
 
 
+#: Attack -> the model that it is of, the norm of `Attacked.moved`, and (endpoint, rows) -> what it did to so many rows.
+SCENES: Final[dict[str, tuple[str, str, Callable[[Endpoint, int], Attacked]]]] = {
+    "hop_skip_jump": ("digits", "l2", hop_skip_jump_on_digits),
+    "square": ("digits", "linf", square_on_digits),
+    "pointwise": ("census", "columns", pointwise_on_people),
+}
+
+
+def attack(url: str, name: str, count: int) -> Attacked:
+    """Change `count` rows of a model that is `serving` at this address."""
+    model, _, scene = SCENES[name]
+    endpoint = Endpoint(f"{url}/v2/models/{model}/infer")
+    try:
+        return scene(endpoint, count)
+    finally:
+        endpoint.close()
+
+
 def judged(attacked: Attacked, method: str, params: dict[str, float]) -> Judged:
     """What the detector, fitted on the reference, says of the changed rows and of the clean ones."""
     detector = load(DETECTORS, method)(**params).fit(attacked.reference)
@@ -136,15 +155,22 @@ def frame(schema: FeatureSchema, rows: Floats, endpoint: Endpoint) -> Frame:
     return Frame(schema=schema, columns=columns, outputs={"predict_proba": endpoint.answers(rows)})
 
 
+@cache
+def digits() -> tuple[Floats, npt.NDArray[np.int64]]:
+    """(1797, 64) pixels and (1797,) labels."""
+    read = load_digits()
+    return read.data, read.target
+
+
 def _right_digits(endpoint: Endpoint) -> npt.NDArray[np.intp]:
     """Digits that nobody learned from and the model reads as they are."""
-    data, target = load_digits().data, load_digits().target
+    data, target = digits()
     fresh = np.arange(DIGITS_REFERENCE.stop, len(data))
     return fresh[endpoint.labels(data[fresh]) == target[fresh]]
 
 
 def _digits(endpoint: Endpoint, right: npt.NDArray[np.intp], found: Floats, moved: Floats, queries: int) -> Attacked:
-    data, target = load_digits().data, load_digits().target
+    data, target = digits()
     reference, clean = (frame(DIGITS, data[rows], endpoint) for rows in (DIGITS_REFERENCE, right))
     flipped = endpoint.labels(found) != target[right[: len(found)]]
     return Attacked(reference, clean, frame(DIGITS, found[flipped], endpoint), moved[flipped], len(found), queries)

@@ -7,16 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.attacks.endpoint import Endpoint
 from tests.attacks.people import KNOWN, people
-from tests.attacks.scenes import (
-    Attacked,
-    hop_skip_jump_on_digits,
-    judged,
-    pointwise_on_people,
-    serving,
-    square_on_digits,
-)
+from tests.attacks.scenes import SCENES, Attacked, attack, judged, serving
 
 ROWS = 12
 
@@ -29,16 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def attacks(served: str) -> dict[str, Attacked]:
-    done = {}
-    for name, model, scene in (
-        ("hop_skip_jump", "digits", hop_skip_jump_on_digits),
-        ("square", "digits", square_on_digits),
-        ("pointwise", "census", pointwise_on_people),
-    ):
-        endpoint = Endpoint(f"{served}/v2/models/{model}/infer")
-        done[name] = scene(endpoint, ROWS)
-        endpoint.close()
-    return done
+    return {name: attack(served, name, ROWS) for name in SCENES}
 
 
 @pytest.mark.parametrize(

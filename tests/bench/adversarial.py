@@ -11,21 +11,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.attacks.endpoint import Endpoint
-from tests.attacks.scenes import (
-    Attacked,
-    hop_skip_jump_on_digits,
-    judged,
-    pointwise_on_people,
-    serving,
-    square_on_digits,
-)
+from tests.attacks.scenes import SCENES, attack, judged, serving
 
 RATE = 0.05
 #: Each is set to flag as many clean rows, by the parameter that it has for it.
@@ -37,10 +29,11 @@ DETECTORS: dict[str, dict[str, float]] = {
     "isolation_forest": {"contamination": RATE},
     "knn": {"contamination": RATE},
 }
-SCENES: dict[str, tuple[str, str, Callable[[Endpoint, int], Attacked]]] = {
-    "HopSkipJump on digits": ("digits", "l2", hop_skip_jump_on_digits),
-    "square attack on digits": ("digits", "linf", square_on_digits),
-    "pointwise attack on people": ("census", "columns", pointwise_on_people),
+#: Titles of the tables.
+TITLES = {
+    "hop_skip_jump": "HopSkipJump on digits",
+    "square": "square attack on digits",
+    "pointwise": "pointwise attack on people",
 }
 
 
@@ -49,10 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=100, help="that each attack changes")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1), serving(Path(folder)) as url:
-        for title, (model, norm, scene) in SCENES.items():
-            endpoint = Endpoint(f"{url}/v2/models/{model}/infer")
-            attacked = scene(endpoint, options.rows)
-            endpoint.close()
+        for scene, title in TITLES.items():
+            model, norm, _ = SCENES[scene]
+            attacked = attack(url, scene, options.rows)
             print(f"\n{title}: {len(attacked.changed)} of {attacked.tried} flipped,", end=" ")
             print(f"{attacked.queries / attacked.tried:,.0f} rows asked for each,", end=" ")
             print(f"moved by {np.median(attacked.moved):.1f} ({norm}, median); {len(attacked.clean)} clean rows\n")
